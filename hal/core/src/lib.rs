@@ -1,1 +1,123 @@
+//! The hardware abstraction: what a hypervisor's backend must supply to the kernel.
+//!
+//! Traits and plain types only; no hypervisor, no Linux. A backend (one folder under `hal/`) implements
+//! [`Platform`]; it is chosen once at boot by [`set_platform`]. The other direction, what a backend calls
+//! in the kernel, is the trait [`Kernel`]. Operations too hot for a virtual call are link-time functions
+//! in [`cpu`] and plain data in [`clock`] and [`percpu`].
+//!
+//! Designed against the hardest backend (Xen PV): the interrupt flag may be a byte in memory, frame numbers
+//! in page tables may differ from the guest's own, page tables are written through [`Mmu`], an
+//! interrupt is "a source", and entering the application is an operation ([`cpu::enter_user`]).
 #![no_std]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod boot;
+pub mod bus;
+pub mod clock;
+pub mod cpu;
+pub mod device;
+pub mod interrupt;
+pub mod memory;
+pub mod mmu;
+pub mod percpu;
+pub mod power;
+
+pub use addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+pub use boot::BootInfo;
+pub use bus::Buses;
+pub use clock::Clock;
+pub use cpu::{Cpu, Exit, UserContext};
+pub use interrupt::Interrupts;
+pub use mmu::{Mmu, PteFlags};
+pub use power::{Console, Entropy, Power};
+
+/// Why an operation of the hardware or of a device failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// This platform or device cannot do that.
+    Unsupported,
+    /// Memory, vectors, descriptors or another resource ran out.
+    Exhausted,
+    /// An argument is out of the device's range.
+    Invalid,
+    /// The device reported an error, or broke its protocol.
+    Device(&'static str),
+    /// The device is gone.
+    Gone,
+}
+
+/// A result of the hardware abstraction.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// Everything that a hypervisor supplies.
+pub trait Platform: Sync {
+    /// Short name for the log and `/sys/hypervisor`: "kvm", "xen-pv", "pc".
+    fn name(&self) -> &'static str;
+    /// CPUs: how many, start, signal, idle.
+    fn cpu(&self) -> &'static dyn Cpu;
+    /// Page tables.
+    fn mmu(&self) -> &'static dyn Mmu;
+    /// Time.
+    fn clock(&self) -> &'static dyn Clock;
+    /// Interrupt sources.
+    fn interrupts(&self) -> &'static dyn Interrupts;
+    /// Buses with devices on them.
+    fn buses(&self) -> &'static dyn Buses;
+    /// The console that exists before any driver.
+    fn console(&self) -> &'static dyn Console;
+    /// Off, reboot, exit code.
+    fn power(&self) -> &'static dyn Power;
+    /// Randomness of the CPU or the hypervisor.
+    fn entropy(&self) -> &'static dyn Entropy;
+    /// Gives memory back and takes it again without a device, where the hypervisor has such a call.
+    fn balloon(&self) -> Option<&'static dyn device::BalloonDevice> {
+        None
+    }
+}
+
+/// What a backend calls in the kernel.
+pub trait Kernel: Sync {
+    /// The one-shot clock event of this CPU came. Interrupts are disabled.
+    fn timer(&self);
+    /// Another CPU called [`Cpu::send_reschedule`]. Interrupts are disabled.
+    fn reschedule(&self);
+    /// A page fault in kernel code, on the kernel stack, interrupts as they were in the faulting code.
+    /// Returns the address at which to continue (the same one after the page came in, or a fix-up), or
+    /// `None` if the fault is a bug: then the backend calls [`Kernel::fatal`].
+    fn kernel_page_fault(&self, fault: &cpu::PageFault, ip: u64) -> Option<u64>;
+    /// An exception in kernel code that nothing can repair.
+    fn fatal(&self, trap: &cpu::KernelTrap) -> !;
+    /// The host asks the guest to shut down (ACPI power button, control/shutdown). May run in an interrupt.
+    fn shutdown_requested(&self);
+}
+
+static PLATFORM: spin::Once<&'static dyn Platform> = spin::Once::new();
+static KERNEL: spin::Once<&'static dyn Kernel> = spin::Once::new();
+
+/// Fixes the platform for the rest of the run. Called once, early, on the boot CPU.
+pub fn set_platform(platform: &'static dyn Platform) {
+    PLATFORM.call_once(|| platform);
+}
+
+/// The platform. Panics if called before [`set_platform`].
+#[inline]
+pub fn platform() -> &'static dyn Platform {
+    *PLATFORM.get().expect("the platform is set early in boot")
+}
+
+/// The platform, if it is known yet: for the panic handler.
+pub fn try_platform() -> Option<&'static dyn Platform> {
+    PLATFORM.get().copied()
+}
+
+/// Registers the kernel's side. Called once, before interrupts are enabled.
+pub fn set_kernel(kernel: &'static dyn Kernel) {
+    KERNEL.call_once(|| kernel);
+}
+
+/// The kernel's side, if it is registered yet.
+pub fn kernel() -> Option<&'static dyn Kernel> {
+    KERNEL.get().copied()
+}

@@ -1,0 +1,1 @@
+//! The one list of linked hypervisor backends and device drivers.

@@ -1,0 +1,1 @@
+//! Devices: probing, disks, network queues, entropy, balloon, console.

@@ -1,0 +1,1 @@
+//! Memory: frames, heap, stacks, page tables, address spaces, faults, user memory.

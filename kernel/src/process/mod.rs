@@ -1,0 +1,1 @@
+//! Processes: loading, fork, exec, exit, signals, futexes.

@@ -1,0 +1,1 @@
+//! Sockets: the network stack, AF_UNIX and netlink behind file descriptors.
