@@ -1,6 +1,6 @@
 //! Buses and the devices found on them. Drivers match by id; the kernel asks each of its drivers in turn.
 
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -16,8 +16,8 @@ pub trait Buses: Sync {
 
 /// A device as its bus shows it, before a driver has it.
 pub enum BusDevice {
-    /// A PCI function.
-    Pci(Box<dyn PciFunction>),
+    /// A PCI function; its driver keeps it.
+    Pci(Arc<dyn PciFunction>),
     /// Memory-mapped registers at a place that firmware or the command line tells.
     Mmio(MmioDevice),
     /// A device of a paravirtual bus: type and path, handled by that hypervisor's own drivers.
