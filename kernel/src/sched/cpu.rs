@@ -1,16 +1,18 @@
 //! What the scheduler keeps per CPU.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::sync::IrqSpinLock;
-use base::{Result, SpinLock};
+use base::{Once, Result, SpinLock};
 use hal_core::cpu::MAX_CPUS;
 
 use super::queue::{RunQueue, ThreadRef};
 use super::thread::Thread;
 use super::timer::TimerQueue;
+use super::work::{self, WorkId};
 use crate::mm::AddressSpace;
 
 /// `attention` bits of `hal_core::percpu::PerCpu`.
@@ -45,7 +47,29 @@ pub(super) struct CpuLocal {
     pub(super) user_ns: AtomicU64,
     pub(super) system_ns: AtomicU64,
     pub(super) switches: AtomicU64,
+    /// What lost its last user with interrupts off, to be freed as deferred work.
+    reap: SpinLock<Vec<Reap>>,
     local: UnsafeCell<Local>,
+}
+
+/// Something whose last reference may go away in the middle of a switch; freeing it takes long, or waits for
+/// other CPUs.
+pub(super) enum Reap {
+    Thread(#[expect(dead_code, reason = "held to be dropped")] Arc<Thread>),
+    Space(#[expect(dead_code, reason = "held to be dropped")] Arc<AddressSpace>),
+}
+
+static REAP: Once<WorkId> = Once::new();
+
+/// Drops `what` as deferred work on this CPU.
+pub(super) fn reap_later(what: Reap) {
+    this().reap.lock().push(what);
+    work::raise(*REAP.call_once(|| work::register(reap)));
+}
+
+fn reap(_cpu: usize) {
+    let list = core::mem::take(&mut *this().reap.lock());
+    drop(list);
 }
 
 /// Touched by the CPU itself only, with interrupts disabled or in thread context between switches.
@@ -80,6 +104,7 @@ impl CpuLocal {
             user_ns: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
             switches: AtomicU64::new(0),
+            reap: SpinLock::new(Vec::new()),
             local: UnsafeCell::new(Local {
                 idle_thread: None,
                 previous: None,
@@ -117,7 +142,10 @@ pub(super) fn get(number: usize) -> &'static CpuLocal {
 
 /// Every CPU that runs threads, with its number.
 pub(super) fn all() -> impl Iterator<Item = (usize, &'static CpuLocal)> {
-    CPUS[..online_bound()].iter().enumerate().filter(|(_, cpu)| cpu.online.load(Ordering::Relaxed))
+    CPUS[..online_bound()]
+        .iter()
+        .enumerate()
+        .filter(|(_, cpu)| cpu.online.load(Ordering::Relaxed))
 }
 
 fn online_bound() -> usize {
@@ -130,7 +158,9 @@ pub fn online() -> usize {
 }
 
 pub(super) fn set_online(number: usize) {
-    CPUS[number].accounted.store(base::time::now_ns(), Ordering::Relaxed);
+    CPUS[number]
+        .accounted
+        .store(base::time::now_ns(), Ordering::Relaxed);
     CPUS[number].online.store(true, Ordering::Release);
     ONLINE.fetch_max(number + 1, Ordering::AcqRel);
 }
@@ -162,14 +192,30 @@ pub(super) fn activate(space: Option<&Arc<AddressSpace>>) {
         }
     };
     hal_core::cpu::irq_restore(enabled);
-    // Freeing a whole space is long and may wait for other CPUs: not with interrupts off.
-    drop(old);
+    match old {
+        Some(old) if !enabled => reap_later(Reap::Space(old)),
+        old => drop(old),
+    }
+}
+
+/// In the interrupt that the running application was left by: its time so far was its own.
+pub fn account_user() {
+    let thread = super::current();
+    let delta = account(this(), thread, base::time::now_ns(), true);
+    thread.vruntime.store(
+        thread.vruntime.load(Ordering::Relaxed) + super::run::weighted(delta, thread.nice()),
+        Ordering::Relaxed,
+    );
 }
 
 /// Attributes the running thread's time since the last call; `user` if the application was interrupted.
 pub(super) fn account(cpu: &CpuLocal, thread: &Thread, now: u64, user: bool) -> u64 {
     let delta = now.saturating_sub(cpu.accounted.swap(now, Ordering::Relaxed));
-    let (own, total) = if user { (&thread.user_ns, &cpu.user_ns) } else { (&thread.system_ns, &cpu.system_ns) };
+    let (own, total) = if user {
+        (&thread.user_ns, &cpu.user_ns)
+    } else {
+        (&thread.system_ns, &cpu.system_ns)
+    };
     own.fetch_add(delta, Ordering::Relaxed);
     total.store(total.load(Ordering::Relaxed) + delta, Ordering::Relaxed);
     delta
@@ -180,8 +226,16 @@ pub(super) fn account(cpu: &CpuLocal, thread: &Thread, now: u64, user: bool) -> 
 pub(super) fn account_now() {
     let enabled = hal_core::cpu::irq_save();
     let thread = super::current();
-    let delta = account(this(), thread, base::time::now_ns(), thread.has_user_state());
-    thread.vruntime.store(thread.vruntime.load(Ordering::Relaxed) + super::run::weighted(delta, thread.nice()), Ordering::Relaxed);
+    let delta = account(
+        this(),
+        thread,
+        base::time::now_ns(),
+        thread.has_user_state(),
+    );
+    thread.vruntime.store(
+        thread.vruntime.load(Ordering::Relaxed) + super::run::weighted(delta, thread.nice()),
+        Ordering::Relaxed,
+    );
     hal_core::cpu::irq_restore(enabled);
 }
 

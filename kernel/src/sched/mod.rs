@@ -17,8 +17,8 @@ mod upcalls;
 pub mod wait;
 pub mod work;
 
-pub use cpu::{CpuStats, cpu_stats, load_average, online};
-pub use run::{exit_current, schedule, schedule_if_needed, wake, yield_now};
+pub use cpu::{CpuStats, account_user, cpu_stats, load_average, online};
+pub use run::{attend, exit_current, schedule, schedule_if_needed, wake, yield_now};
 pub use thread::{Affinity, Thread};
 
 use alloc::boxed::Box;
@@ -35,7 +35,12 @@ use crate::mm::stack::KernelStack;
 pub fn current() -> &'static Thread {
     // SAFETY: `percpu.thread` is set by `adopt_boot_thread` before anything calls this and by each switch;
     // the running thread holds a reference to itself until it has left its stack for good.
-    unsafe { &*hal_core::percpu::this().thread.load(core::sync::atomic::Ordering::Relaxed).cast::<Thread>() }
+    unsafe {
+        &*hal_core::percpu::this()
+            .thread
+            .load(core::sync::atomic::Ordering::Relaxed)
+            .cast::<Thread>()
+    }
 }
 
 /// The running thread, counted.
@@ -66,7 +71,8 @@ static IDLE_STACKS: Once<Vec<KernelStack>> = Once::new();
 pub fn start_cpus() {
     let hal = hal_core::platform().cpu();
     let count = hal.count();
-    let stacks = IDLE_STACKS.call_once(|| (1..count).map_while(|_| KernelStack::new().ok()).collect());
+    let stacks =
+        IDLE_STACKS.call_once(|| (1..count).map_while(|_| KernelStack::new().ok()).collect());
     for (index, stack) in stacks.iter().enumerate() {
         let number = index + 1;
         if let Err(error) = cpu::init(number) {
@@ -82,7 +88,11 @@ pub fn start_cpus() {
 }
 
 /// Starts a kernel thread. `cpu` is where it starts, and where it stays if `pinned`.
-pub fn spawn_kernel(name: &'static str, cpu: Option<usize>, body: impl FnOnce() + Send + 'static) -> Result<Arc<Thread>> {
+pub fn spawn_kernel(
+    name: &'static str,
+    cpu: Option<usize>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<Arc<Thread>> {
     let thread = Thread::new_kernel(name, Box::new(body))?;
     if let Some(cpu) = cpu {
         thread.set_affinity(Affinity::single(cpu));

@@ -88,17 +88,32 @@ impl Observer for Waiter {
 /// # Errors
 /// What `attempt` returns; `ETIMEDOUT` when `deadline_ns` (monotonic) has passed; `ERESTARTSYS` when a signal
 /// waits for the thread.
-pub fn wait_for<T>(subject: &Subject, events: Events, deadline_ns: Option<u64>, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn wait_for<T>(
+    subject: &Subject,
+    events: Events,
+    deadline_ns: Option<u64>,
+    attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
     wait_inner(&[subject], events, deadline_ns, true, false, attempt)
 }
 
 /// As [`wait_for`], waking one such waiter at a time: for accept.
-pub fn wait_for_exclusive<T>(subject: &Subject, events: Events, deadline_ns: Option<u64>, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn wait_for_exclusive<T>(
+    subject: &Subject,
+    events: Events,
+    deadline_ns: Option<u64>,
+    attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
     wait_inner(&[subject], events, deadline_ns, true, true, attempt)
 }
 
 /// As [`wait_for`] on several subjects at once (poll, select).
-pub fn wait_for_any<T>(subjects: &[&Subject], events: Events, deadline_ns: Option<u64>, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn wait_for_any<T>(
+    subjects: &[&Subject],
+    events: Events,
+    deadline_ns: Option<u64>,
+    attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
     wait_inner(subjects, events, deadline_ns, true, false, attempt)
 }
 
@@ -160,8 +175,14 @@ impl WaitQueue {
     }
 
     /// Sleeps until `condition` gives something. Errors as [`wait_for`].
-    pub fn wait_until<T>(&self, deadline_ns: Option<u64>, mut condition: impl FnMut() -> Option<T>) -> Result<T> {
-        wait_for(&self.0, Events::IN, deadline_ns, || condition().ok_or(Errno::EAGAIN))
+    pub fn wait_until<T>(
+        &self,
+        deadline_ns: Option<u64>,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        wait_for(&self.0, Events::IN, deadline_ns, || {
+            condition().ok_or(Errno::EAGAIN)
+        })
     }
 
     /// As `wait_until`; no signal ends it.
