@@ -56,10 +56,7 @@ pub struct Subject {
 impl Subject {
     /// A subject without observers.
     pub const fn new() -> Self {
-        Self {
-            len: AtomicUsize::new(0),
-            observers: IrqSpinLock::new(Vec::new()),
-        }
+        Self { len: AtomicUsize::new(0), observers: IrqSpinLock::new(Vec::new()) }
     }
 
     /// Adds an observer for `events` (`ERR` and `HUP` are always included).

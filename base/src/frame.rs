@@ -24,9 +24,7 @@ impl Frame {
     /// A new frame of zeroes. `ENOMEM` when memory is out.
     pub fn zeroed() -> Result<Self> {
         // SAFETY: the hook has no precondition.
-        NonNull::new(unsafe { hooks::__coracle_frame_alloc() })
-            .map(Self)
-            .ok_or(Errno::ENOMEM)
+        NonNull::new(unsafe { hooks::__coracle_frame_alloc() }).map(Self).ok_or(Errno::ENOMEM)
     }
 
     /// Takes over one reference that the caller holds.
@@ -60,13 +58,7 @@ impl Frame {
         let n = to.len().min(FRAME_SIZE.saturating_sub(offset));
         // SAFETY: `offset + n` is within the frame; `to` is a separate object. A concurrent writer can
         // only make the bytes mixed, as with any shared mapping.
-        unsafe {
-            core::ptr::copy_nonoverlapping(
-                self.0.as_ptr().add(offset.min(FRAME_SIZE)),
-                to.as_mut_ptr(),
-                n,
-            )
-        };
+        unsafe { core::ptr::copy_nonoverlapping(self.0.as_ptr().add(offset.min(FRAME_SIZE)), to.as_mut_ptr(), n) };
         n
     }
 
@@ -74,13 +66,7 @@ impl Frame {
     pub fn write(&self, offset: usize, from: &[u8]) -> usize {
         let n = from.len().min(FRAME_SIZE.saturating_sub(offset));
         // SAFETY: as in `read`.
-        unsafe {
-            core::ptr::copy_nonoverlapping(
-                from.as_ptr(),
-                self.0.as_ptr().add(offset.min(FRAME_SIZE)),
-                n,
-            )
-        };
+        unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), self.0.as_ptr().add(offset.min(FRAME_SIZE)), n) };
         n
     }
 
@@ -89,9 +75,7 @@ impl Frame {
         let end = range.end.min(FRAME_SIZE);
         if range.start < end {
             // SAFETY: the range is within the frame.
-            unsafe {
-                core::ptr::write_bytes(self.0.as_ptr().add(range.start), 0, end - range.start)
-            };
+            unsafe { core::ptr::write_bytes(self.0.as_ptr().add(range.start), 0, end - range.start) };
         }
     }
 

@@ -29,19 +29,9 @@ unsafe extern "Rust" {
     pub(crate) fn __coracle_irq_restore(enabled: bool);
     /// Copies to the application's memory; returns the bytes not copied. Without `sleep` it stops at a page that
     /// is not present.
-    pub(crate) fn __coracle_copy_to_user(
-        to: usize,
-        from: *const u8,
-        len: usize,
-        sleep: bool,
-    ) -> usize;
+    pub(crate) fn __coracle_copy_to_user(to: usize, from: *const u8, len: usize, sleep: bool) -> usize;
     /// Copies from the application's memory; returns the bytes not copied.
-    pub(crate) fn __coracle_copy_from_user(
-        to: *mut u8,
-        from: usize,
-        len: usize,
-        sleep: bool,
-    ) -> usize;
+    pub(crate) fn __coracle_copy_from_user(to: *mut u8, from: usize, len: usize, sleep: bool) -> usize;
     /// Brings the page in, for writing if `write`; false if there is none.
     pub(crate) fn __coracle_fault_in(address: usize, write: bool) -> bool;
 }
@@ -116,9 +106,7 @@ mod host {
 
     #[unsafe(no_mangle)]
     extern "Rust" fn __coracle_wall_ns() -> u64 {
-        SystemTime::UNIX_EPOCH
-            .elapsed()
-            .map_or(0, |d| d.as_nanos() as u64)
+        SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64)
     }
 
     #[unsafe(no_mangle)]
@@ -131,12 +119,7 @@ mod host {
 
     // On the host "user memory" is the test's own memory; only the first page is refused.
     #[unsafe(no_mangle)]
-    extern "Rust" fn __coracle_copy_to_user(
-        to: usize,
-        from: *const u8,
-        len: usize,
-        _sleep: bool,
-    ) -> usize {
+    extern "Rust" fn __coracle_copy_to_user(to: usize, from: *const u8, len: usize, _sleep: bool) -> usize {
         if to < 4096 {
             return len;
         }
@@ -146,12 +129,7 @@ mod host {
     }
 
     #[unsafe(no_mangle)]
-    extern "Rust" fn __coracle_copy_from_user(
-        to: *mut u8,
-        from: usize,
-        len: usize,
-        _sleep: bool,
-    ) -> usize {
+    extern "Rust" fn __coracle_copy_from_user(to: *mut u8, from: usize, len: usize, _sleep: bool) -> usize {
         if from < 4096 {
             return len;
         }

@@ -42,11 +42,7 @@ impl Cursor<'_> {
     }
 
     fn remaining(&self) -> usize {
-        self.slice()[self.index.min(self.slice().len())..]
-            .iter()
-            .map(|s| s.len)
-            .sum::<usize>()
-            - self.offset
+        self.slice()[self.index.min(self.slice().len())..].iter().map(|s| s.len).sum::<usize>() - self.offset
     }
 
     /// The next contiguous piece, at most `max` bytes.
@@ -54,10 +50,7 @@ impl Cursor<'_> {
         loop {
             let s = *self.slice().get(self.index)?;
             if self.offset < s.len {
-                return Some(Segment {
-                    address: s.address + self.offset,
-                    len: max.min(s.len - self.offset),
-                });
+                return Some(Segment { address: s.address + self.offset, len: max.min(s.len - self.offset) });
             }
             self.index += 1;
             self.offset = 0;
@@ -88,11 +81,7 @@ impl Cursor<'_> {
 }
 
 fn outcome((moved, faulted): (usize, bool)) -> Result<usize> {
-    if faulted && moved == 0 {
-        Err(Errno::EFAULT)
-    } else {
-        Ok(moved)
-    }
+    if faulted && moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
 }
 
 /// The destination of a read.
@@ -118,13 +107,7 @@ macro_rules! common {
             }
             /// Over several pieces of user memory, in order.
             pub fn user_segments(segments: &'a [Segment]) -> Self {
-                Self(Cursor {
-                    segments: Segments::Many(segments),
-                    user: true,
-                    index: 0,
-                    offset: 0,
-                    done: 0,
-                })
+                Self(Cursor { segments: Segments::Many(segments), user: true, index: 0, offset: 0, done: 0 })
             }
             /// Bytes that still fit (or are still there).
             pub fn remaining(&self) -> usize {
@@ -159,17 +142,8 @@ impl<'a> Out<'a> {
 
     /// Into a kernel buffer.
     pub fn kernel(buffer: &'a mut [u8]) -> Self {
-        let segment = Segment {
-            address: buffer.as_mut_ptr() as usize,
-            len: buffer.len(),
-        };
-        Self(Cursor {
-            segments: Segments::One(segment),
-            user: false,
-            index: 0,
-            offset: 0,
-            done: 0,
-        })
+        let segment = Segment { address: buffer.as_mut_ptr() as usize, len: buffer.len() };
+        Self(Cursor { segments: Segments::One(segment), user: false, index: 0, offset: 0, done: 0 })
     }
 
     fn copy(&mut self, from: *const u8, len: usize, sleep: bool) -> (usize, bool) {
@@ -228,17 +202,8 @@ impl<'a> In<'a> {
 
     /// From a kernel buffer.
     pub fn kernel(buffer: &'a [u8]) -> Self {
-        let segment = Segment {
-            address: buffer.as_ptr() as usize,
-            len: buffer.len(),
-        };
-        Self(Cursor {
-            segments: Segments::One(segment),
-            user: false,
-            index: 0,
-            offset: 0,
-            done: 0,
-        })
+        let segment = Segment { address: buffer.as_ptr() as usize, len: buffer.len() };
+        Self(Cursor { segments: Segments::One(segment), user: false, index: 0, offset: 0, done: 0 })
     }
 
     fn copy(&mut self, to: *mut u8, len: usize, sleep: bool) -> (usize, bool) {
@@ -285,15 +250,9 @@ mod tests {
     fn moves_over_segments_and_stops_at_a_fault() {
         let (mut a, mut b) = ([0u8; 3], [0u8; 5]);
         let segments = [
-            Segment {
-                address: a.as_mut_ptr() as usize,
-                len: 3,
-            },
+            Segment { address: a.as_mut_ptr() as usize, len: 3 },
             Segment { address: 0, len: 0 },
-            Segment {
-                address: b.as_mut_ptr() as usize,
-                len: 5,
-            },
+            Segment { address: b.as_mut_ptr() as usize, len: 5 },
             Segment { address: 1, len: 5 }, // the host's hook refuses the first page
         ];
         let mut out = Out::user_segments(&segments);

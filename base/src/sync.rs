@@ -61,10 +61,7 @@ pub struct SpinGuard<'a, T: ?Sized> {
 impl<T> SpinLock<T> {
     /// A free lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self {
-            locked: AtomicBool::new(false),
-            value: UnsafeCell::new(value),
-        }
+        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
     /// Takes the value out.
     pub fn into_inner(self) -> T {
@@ -118,10 +115,7 @@ pub struct IrqSpinGuard<'a, T: ?Sized> {
 impl<T> IrqSpinLock<T> {
     /// A free lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self {
-            locked: AtomicBool::new(false),
-            value: UnsafeCell::new(value),
-        }
+        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 }
 
@@ -133,10 +127,7 @@ impl<T: ?Sized> IrqSpinLock<T> {
             // SAFETY: balanced by `irq_restore` below or in the guard's drop.
             let irq_was_enabled = unsafe { hooks::__coracle_irq_save() };
             if !self.locked.swap(true, Ordering::Acquire) {
-                return IrqSpinGuard {
-                    lock: self,
-                    irq_was_enabled,
-                };
+                return IrqSpinGuard { lock: self, irq_was_enabled };
             }
             // Wait with interrupts as they were: the holder may need this CPU to answer an IPI.
             // SAFETY: restores what was saved above.
@@ -173,11 +164,7 @@ pub struct MutexGuard<'a, T: ?Sized> {
 impl<T> Mutex<T> {
     /// A free lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self {
-            state: AtomicU32::new(0),
-            waiters: SpinLock::new(VecDeque::new()),
-            value: UnsafeCell::new(value),
-        }
+        Self { state: AtomicU32::new(0), waiters: SpinLock::new(VecDeque::new()), value: UnsafeCell::new(value) }
     }
     /// Takes the value out.
     pub fn into_inner(self) -> T {
@@ -189,11 +176,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Takes the lock; sleeps while another thread has it.
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        if self
-            .state
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.state.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_slow();
         }
         MutexGuard { lock: self }
@@ -201,10 +184,7 @@ impl<T: ?Sized> Mutex<T> {
 
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.state
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .ok()
-            .map(|_| MutexGuard { lock: self })
+        self.state.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| MutexGuard { lock: self })
     }
 
     /// The value, without locking, by exclusive borrow.
@@ -247,12 +227,7 @@ impl<T: ?Sized> Mutex<T> {
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self
-            .lock
-            .state
-            .compare_exchange(1, 0, Ordering::Release, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.lock.state.compare_exchange(1, 0, Ordering::Release, Ordering::Relaxed).is_err() {
             self.lock.unlock_slow();
         }
     }

@@ -1,7 +1,7 @@
 //! Buses and the devices found on them. Drivers match by id; the kernel asks each of its drivers in turn.
 
-use alloc::sync::Arc;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::addr::{PhysAddr, VirtAddr};

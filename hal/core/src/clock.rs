@@ -49,10 +49,7 @@ impl ClockParams {
             let delta = tsc.saturating_sub(base_tsc);
             let scaled = (u128::from(delta) * u128::from(self.mult.load(Ordering::Relaxed)))
                 >> self.shift.load(Ordering::Relaxed);
-            let ns = self
-                .base_ns
-                .load(Ordering::Relaxed)
-                .wrapping_add(scaled as u64);
+            let ns = self.base_ns.load(Ordering::Relaxed).wrapping_add(scaled as u64);
             core::sync::atomic::fence(Ordering::Acquire);
             if sequence & 1 == 0 && self.sequence.load(Ordering::Relaxed) == sequence {
                 return ns;

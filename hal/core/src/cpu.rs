@@ -150,9 +150,7 @@ pub unsafe fn enter_user(context: &mut UserContext) -> Exit {
     // SAFETY: by the caller; the context outlives the call.
     match unsafe { coracle_enter_user(context) } {
         0 => Exit::SystemCall,
-        1 if context.vector == 14 => {
-            Exit::PageFault(PageFault::from_error(context.address, context.error))
-        }
+        1 if context.vector == 14 => Exit::PageFault(PageFault::from_error(context.address, context.error)),
         1 => Exit::Exception(context.vector as u8, context.error),
         _ => Exit::Interrupt,
     }
@@ -179,15 +177,7 @@ pub unsafe fn prepare_stack(top: u64, entry: extern "C" fn(usize) -> !, argument
         fn coracle_thread_start();
     }
     // What `coracle_switch` pops: r15 r14 r13 r12 rbx rbp, then the return address.
-    let frame = [
-        0,
-        0,
-        0,
-        argument as u64,
-        entry as usize as u64,
-        0,
-        coracle_thread_start as *const () as u64,
-    ];
+    let frame = [0, 0, 0, argument as u64, entry as usize as u64, 0, coracle_thread_start as *const () as u64];
     let pointer = top - 16 - (frame.len() as u64) * 8;
     // SAFETY: the stack is writable and free, by the caller.
     unsafe { core::ptr::copy_nonoverlapping(frame.as_ptr(), pointer as *mut u64, frame.len()) };
@@ -295,9 +285,7 @@ impl CpuSet {
     }
     /// True if the CPU is in the set.
     pub fn contains(&self, cpu: usize) -> bool {
-        self.0
-            .get(cpu / 64)
-            .is_some_and(|word| word & (1 << (cpu % 64)) != 0)
+        self.0.get(cpu / 64).is_some_and(|word| word & (1 << (cpu % 64)) != 0)
     }
     /// True if no CPU is in it.
     pub fn is_empty(&self) -> bool {

@@ -63,24 +63,14 @@ pub struct Segment {
 impl NetBuf {
     /// A buffer with room for `capacity` bytes behind [`NET_HEADROOM`]; holds no bytes yet.
     pub fn new(capacity: usize) -> Self {
-        Self::from_box(
-            alloc::vec![0; NET_HEADROOM + capacity].into_boxed_slice(),
-            NET_HEADROOM,
-            0,
-        )
+        Self::from_box(alloc::vec![0; NET_HEADROOM + capacity].into_boxed_slice(), NET_HEADROOM, 0)
     }
 
     /// Takes over a buffer that has `len` bytes of packet from `start` on. Cut to the buffer.
     pub fn from_box(data: Box<[u8]>, start: usize, len: usize) -> Self {
         let start = start.min(data.len());
         let end = (start + len).min(data.len());
-        Self {
-            data,
-            start,
-            end,
-            offload: Offload::default(),
-            more: Vec::new(),
-        }
+        Self { data, start, end, offload: Offload::default(), more: Vec::new() }
     }
 
     /// The packet's bytes (of this buffer; see `more`).
@@ -273,11 +263,7 @@ pub trait BalloonDevice: Send + Sync {
 pub fn check_request(caps: &BlockCaps, position: u64, len: u64) -> Result<()> {
     let block = u64::from(caps.block_size.max(1));
     match position.checked_add(len) {
-        Some(end)
-            if end <= caps.size && position.is_multiple_of(block) && len.is_multiple_of(block) =>
-        {
-            Ok(())
-        }
+        Some(end) if end <= caps.size && position.is_multiple_of(block) && len.is_multiple_of(block) => Ok(()),
         _ => Err(Error::Invalid),
     }
 }

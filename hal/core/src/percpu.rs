@@ -46,8 +46,6 @@ pub fn this() -> &'static PerCpu {
 pub fn cpu_id() -> usize {
     let id: u32;
     // SAFETY: as in `this`.
-    unsafe {
-        core::arch::asm!("mov {:e}, gs:[24]", out(reg) id, options(nostack, preserves_flags, readonly))
-    };
+    unsafe { core::arch::asm!("mov {:e}, gs:[24]", out(reg) id, options(nostack, preserves_flags, readonly)) };
     id as usize
 }

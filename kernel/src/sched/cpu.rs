@@ -142,10 +142,7 @@ pub(super) fn get(number: usize) -> &'static CpuLocal {
 
 /// Every CPU that runs threads, with its number.
 pub(super) fn all() -> impl Iterator<Item = (usize, &'static CpuLocal)> {
-    CPUS[..online_bound()]
-        .iter()
-        .enumerate()
-        .filter(|(_, cpu)| cpu.online.load(Ordering::Relaxed))
+    CPUS[..online_bound()].iter().enumerate().filter(|(_, cpu)| cpu.online.load(Ordering::Relaxed))
 }
 
 fn online_bound() -> usize {
@@ -158,9 +155,7 @@ pub fn online() -> usize {
 }
 
 pub(super) fn set_online(number: usize) {
-    CPUS[number]
-        .accounted
-        .store(base::time::now_ns(), Ordering::Relaxed);
+    CPUS[number].accounted.store(base::time::now_ns(), Ordering::Relaxed);
     CPUS[number].online.store(true, Ordering::Release);
     ONLINE.fetch_max(number + 1, Ordering::AcqRel);
 }
@@ -202,20 +197,15 @@ pub(super) fn activate(space: Option<&Arc<AddressSpace>>) {
 pub fn account_user() {
     let thread = super::current();
     let delta = account(this(), thread, base::time::now_ns(), true);
-    thread.vruntime.store(
-        thread.vruntime.load(Ordering::Relaxed) + super::run::weighted(delta, thread.nice()),
-        Ordering::Relaxed,
-    );
+    thread
+        .vruntime
+        .store(thread.vruntime.load(Ordering::Relaxed) + super::run::weighted(delta, thread.nice()), Ordering::Relaxed);
 }
 
 /// Attributes the running thread's time since the last call; `user` if the application was interrupted.
 pub(super) fn account(cpu: &CpuLocal, thread: &Thread, now: u64, user: bool) -> u64 {
     let delta = now.saturating_sub(cpu.accounted.swap(now, Ordering::Relaxed));
-    let (own, total) = if user {
-        (&thread.user_ns, &cpu.user_ns)
-    } else {
-        (&thread.system_ns, &cpu.system_ns)
-    };
+    let (own, total) = if user { (&thread.user_ns, &cpu.user_ns) } else { (&thread.system_ns, &cpu.system_ns) };
     own.fetch_add(delta, Ordering::Relaxed);
     total.store(total.load(Ordering::Relaxed) + delta, Ordering::Relaxed);
     delta
@@ -226,16 +216,10 @@ pub(super) fn account(cpu: &CpuLocal, thread: &Thread, now: u64, user: bool) -> 
 pub(super) fn account_now() {
     let enabled = hal_core::cpu::irq_save();
     let thread = super::current();
-    let delta = account(
-        this(),
-        thread,
-        base::time::now_ns(),
-        thread.has_user_state(),
-    );
-    thread.vruntime.store(
-        thread.vruntime.load(Ordering::Relaxed) + super::run::weighted(delta, thread.nice()),
-        Ordering::Relaxed,
-    );
+    let delta = account(this(), thread, base::time::now_ns(), thread.has_user_state());
+    thread
+        .vruntime
+        .store(thread.vruntime.load(Ordering::Relaxed) + super::run::weighted(delta, thread.nice()), Ordering::Relaxed);
     hal_core::cpu::irq_restore(enabled);
 }
 

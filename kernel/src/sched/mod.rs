@@ -35,12 +35,7 @@ use crate::mm::stack::KernelStack;
 pub fn current() -> &'static Thread {
     // SAFETY: `percpu.thread` is set by `adopt_boot_thread` before anything calls this and by each switch;
     // the running thread holds a reference to itself until it has left its stack for good.
-    unsafe {
-        &*hal_core::percpu::this()
-            .thread
-            .load(core::sync::atomic::Ordering::Relaxed)
-            .cast::<Thread>()
-    }
+    unsafe { &*hal_core::percpu::this().thread.load(core::sync::atomic::Ordering::Relaxed).cast::<Thread>() }
 }
 
 /// The running thread, counted.
@@ -71,8 +66,7 @@ static IDLE_STACKS: Once<Vec<KernelStack>> = Once::new();
 pub fn start_cpus() {
     let hal = hal_core::platform().cpu();
     let count = hal.count();
-    let stacks =
-        IDLE_STACKS.call_once(|| (1..count).map_while(|_| KernelStack::new().ok()).collect());
+    let stacks = IDLE_STACKS.call_once(|| (1..count).map_while(|_| KernelStack::new().ok()).collect());
     for (index, stack) in stacks.iter().enumerate() {
         let number = index + 1;
         if let Err(error) = cpu::init(number) {

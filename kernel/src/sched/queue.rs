@@ -62,11 +62,7 @@ const SLEEPER_CREDIT: u64 = 3_000_000;
 
 impl RunQueue {
     pub(super) const fn new() -> Self {
-        Self {
-            heap: BinaryHeap::new(),
-            sequence: 0,
-            floor: SLEEPER_CREDIT,
-        }
+        Self { heap: BinaryHeap::new(), sequence: 0, floor: SLEEPER_CREDIT }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -82,11 +78,7 @@ impl RunQueue {
             t.vruntime.store(vruntime, Ordering::Relaxed);
         }
         self.sequence += 1;
-        self.heap.push(Reverse(Entry {
-            vruntime,
-            sequence: self.sequence,
-            thread,
-        }));
+        self.heap.push(Reverse(Entry { vruntime, sequence: self.sequence, thread }));
     }
 
     /// The virtual runtime of the first in line.
@@ -107,11 +99,7 @@ impl RunQueue {
             let thread = entry.thread.get();
             !thread.on_cpu.load(Ordering::Acquire) && thread.may_run_on(cpu)
         };
-        let wanted = self
-            .heap
-            .iter()
-            .find(|entry| fits(&entry.0))
-            .map(|entry| entry.0.sequence)?;
+        let wanted = self.heap.iter().find(|entry| fits(&entry.0)).map(|entry| entry.0.sequence)?;
         let mut stolen = None;
         self.heap.retain(|entry| {
             if entry.0.sequence == wanted {
@@ -124,9 +112,7 @@ impl RunQueue {
             // Relative to this queue's floor, for `adopt` on the other side.
             let t = thread.get();
             t.vruntime.store(
-                t.vruntime
-                    .load(Ordering::Relaxed)
-                    .saturating_sub(self.floor - SLEEPER_CREDIT),
+                t.vruntime.load(Ordering::Relaxed).saturating_sub(self.floor - SLEEPER_CREDIT),
                 Ordering::Relaxed,
             );
         }
@@ -137,7 +123,6 @@ impl RunQueue {
     pub(super) fn adopt(&mut self, thread: ThreadRef) {
         let t = thread.get();
         let relative = t.vruntime.load(Ordering::Relaxed).min(2 * SLEEPER_CREDIT);
-        t.vruntime
-            .store(self.floor - SLEEPER_CREDIT + relative, Ordering::Relaxed);
+        t.vruntime.store(self.floor - SLEEPER_CREDIT + relative, Ordering::Relaxed);
     }
 }

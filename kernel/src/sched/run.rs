@@ -38,14 +38,10 @@ pub fn schedule() {
     loop {
         let cpu = cpu::this();
         let previous = current();
-        percpu::this()
-            .attention
-            .fetch_and(!RESCHEDULE, Ordering::Relaxed);
+        percpu::this().attention.fetch_and(!RESCHEDULE, Ordering::Relaxed);
         let now = now_ns();
         let delta = cpu::account(cpu, previous, now, false);
-        previous
-            .vruntime
-            .fetch_add(weighted(delta, previous.nice()), Ordering::Relaxed);
+        previous.vruntime.fetch_add(weighted(delta, previous.nice()), Ordering::Relaxed);
         let next = pick(cpu, previous);
         match next {
             Some(next) if core::ptr::eq(next, previous) => {
@@ -100,12 +96,7 @@ fn pick(cpu: &CpuLocal, previous: &'static Thread) -> Option<&'static Thread> {
 
 fn is_idle_thread(cpu: &CpuLocal, thread: &Thread) -> bool {
     // SAFETY: on this CPU, interrupts off; the reference ends in this expression.
-    unsafe {
-        cpu.local()
-            .idle_thread
-            .as_deref()
-            .is_some_and(|idle| core::ptr::eq(idle, thread))
-    }
+    unsafe { cpu.local().idle_thread.as_deref().is_some_and(|idle| core::ptr::eq(idle, thread)) }
 }
 
 fn start_slice(cpu: &CpuLocal) {
@@ -116,10 +107,7 @@ fn start_slice(cpu: &CpuLocal) {
 
 fn steal(thief: &CpuLocal) -> Option<ThreadRef> {
     let number = percpu::cpu_id();
-    let victim = cpu::all()
-        .filter(|(n, _)| *n != number)
-        .max_by_key(|(_, c)| c.queued.load(Ordering::Relaxed))?
-        .1;
+    let victim = cpu::all().filter(|(n, _)| *n != number).max_by_key(|(_, c)| c.queued.load(Ordering::Relaxed))?.1;
     if victim.queued.load(Ordering::Relaxed) == 0 {
         return None;
     }
@@ -150,10 +138,7 @@ fn switch_to(cpu: &CpuLocal, previous: &'static Thread, next: &'static Thread) {
         // A thread without a space runs on the loaded one: it only uses the kernel's half.
         cpu::activate(next.space_for_switch());
     }
-    percpu::this().thread.store(
-        core::ptr::from_ref(next).cast_mut().cast(),
-        Ordering::Relaxed,
-    );
+    percpu::this().thread.store(core::ptr::from_ref(next).cast_mut().cast(), Ordering::Relaxed);
     // SAFETY: on this CPU, interrupts off; the reference ends before the switch.
     let fpu_is_loaded = unsafe {
         let local = cpu.local();
@@ -188,9 +173,7 @@ fn finish_switch() {
             local.fpu_owner = core::ptr::null();
         }
         // SAFETY: the reference that `start` gave the thread to itself; it will not run again.
-        cpu::reap_later(cpu::Reap::Thread(unsafe {
-            Arc::from_raw(core::ptr::from_ref(previous))
-        }));
+        cpu::reap_later(cpu::Reap::Thread(unsafe { Arc::from_raw(core::ptr::from_ref(previous)) }));
     }
 }
 
@@ -228,10 +211,7 @@ fn idle_once(cpu: &CpuLocal) {
     cpu.idle.store(false, Ordering::SeqCst);
     let now = now_ns();
     cpu.accounted.store(now, Ordering::Relaxed);
-    cpu.idle_ns.store(
-        cpu.idle_ns.load(Ordering::Relaxed) + (now - start),
-        Ordering::Relaxed,
-    );
+    cpu.idle_ns.store(cpu.idle_ns.load(Ordering::Relaxed) + (now - start), Ordering::Relaxed);
     hal::irq_restore(true);
     work::run_pending();
     hal::irq_save();
@@ -262,11 +242,7 @@ pub fn schedule_if_needed() {
 
 /// Makes a blocked thread runnable. Harmless, and cheap, for any other. Callable in interrupts.
 pub fn wake(thread: &Thread) {
-    if thread
-        .state
-        .compare_exchange(BLOCKED, RUNNABLE, Ordering::SeqCst, Ordering::SeqCst)
-        .is_ok()
-    {
+    if thread.state.compare_exchange(BLOCKED, RUNNABLE, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
         enqueue(thread);
     }
 }
@@ -303,9 +279,7 @@ fn choose_cpu(thread: &Thread) -> usize {
     if last_is_usable {
         return last;
     }
-    cpu::all()
-        .find(|(n, _)| thread.may_run_on(*n))
-        .map_or(here, |(n, _)| n)
+    cpu::all().find(|(n, _)| thread.may_run_on(*n)).map_or(here, |(n, _)| n)
 }
 
 fn enqueue(thread: &Thread) {
@@ -326,12 +300,8 @@ fn enqueue(thread: &Thread) {
     };
     if number == here {
         if urgent {
-            percpu::this()
-                .attention
-                .fetch_or(RESCHEDULE, Ordering::Relaxed);
-        } else if cpu.slice_end.load(Ordering::Relaxed) == u64::MAX
-            && !cpu.idle.load(Ordering::Relaxed)
-        {
+            percpu::this().attention.fetch_or(RESCHEDULE, Ordering::Relaxed);
+        } else if cpu.slice_end.load(Ordering::Relaxed) == u64::MAX && !cpu.idle.load(Ordering::Relaxed) {
             start_slice(cpu);
         }
     } else if !cpu.polling.load(Ordering::SeqCst) {
@@ -349,9 +319,7 @@ pub(super) fn reschedule_requested() {
     let first = cpu.queue.lock().first_vruntime();
     if let Some(first) = first {
         if current().vruntime.load(Ordering::Relaxed) > first + WAKE_GRANULARITY {
-            percpu::this()
-                .attention
-                .fetch_or(RESCHEDULE, Ordering::Relaxed);
+            percpu::this().attention.fetch_or(RESCHEDULE, Ordering::Relaxed);
         } else if cpu.slice_end.load(Ordering::Relaxed) == u64::MAX {
             start_slice(cpu);
         }
@@ -377,9 +345,7 @@ pub(super) fn kick_if_running(thread: &Thread) {
 /// On the way back to the application: what `attention` asks for. Interrupts are enabled. The caller looks
 /// at signals (`Thread::interrupted`) itself.
 pub fn attend() {
-    let attention = percpu::this()
-        .attention
-        .fetch_and(!SIGNAL, Ordering::Relaxed);
+    let attention = percpu::this().attention.fetch_and(!SIGNAL, Ordering::Relaxed);
     if attention & RESCHEDULE != 0 {
         schedule();
     } else {
@@ -401,12 +367,7 @@ pub fn exit_current() -> ! {
 pub(super) fn block_unless(ready: impl Fn() -> bool) {
     let thread = current();
     thread.state.store(BLOCKED, Ordering::SeqCst);
-    if ready()
-        && thread
-            .state
-            .compare_exchange(BLOCKED, RUNNING, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-    {
+    if ready() && thread.state.compare_exchange(BLOCKED, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
         return;
     }
     // Still blocked, or woken and in the queue already: both end in `schedule`.
@@ -442,9 +403,7 @@ fn make_current(thread: &Arc<Thread>) {
     thread.state.store(RUNNING, Ordering::SeqCst);
     thread.on_cpu.store(true, Ordering::SeqCst);
     thread.cpu.store(percpu::cpu_id() as u32, Ordering::Relaxed);
-    percpu::this()
-        .thread
-        .store(Arc::as_ptr(thread).cast_mut().cast(), Ordering::Relaxed);
+    percpu::this().thread.store(Arc::as_ptr(thread).cast_mut().cast(), Ordering::Relaxed);
 }
 
 /// First function of CPUs 1.., on the stack of its idle thread, interrupts off.

@@ -158,9 +158,7 @@ impl Thread {
         let top = stack.top();
         let thread = Self::build(tid, process, ext, Some(stack), Some(start), fpu);
         // SAFETY: the stack is new, mapped and ours; `thread_main` never returns. Nobody else has the thread yet.
-        unsafe {
-            *thread.stack_pointer.get() = hal::prepare_stack(top.0, super::run::thread_main, 0)
-        };
+        unsafe { *thread.stack_pointer.get() = hal::prepare_stack(top.0, super::run::thread_main, 0) };
         Ok(thread)
     }
 
@@ -175,13 +173,7 @@ impl Thread {
         ext: ThreadExt,
         entry: Entry,
     ) -> Result<Arc<Self>> {
-        let thread = Self::with_stack(
-            tid,
-            Some(process),
-            ext,
-            Start::User(entry),
-            Some(FpuArea::new()?),
-        )?;
+        let thread = Self::with_stack(tid, Some(process), ext, Start::User(entry), Some(FpuArea::new()?))?;
         // SAFETY: nobody else has the thread yet.
         unsafe {
             *thread.user.get() = *context;
@@ -191,10 +183,7 @@ impl Thread {
         Ok(thread)
     }
 
-    pub(super) fn new_kernel(
-        name: &'static str,
-        body: Box<dyn FnOnce() + Send>,
-    ) -> Result<Arc<Self>> {
+    pub(super) fn new_kernel(name: &'static str, body: Box<dyn FnOnce() + Send>) -> Result<Arc<Self>> {
         let thread = Self::with_stack(0, None, ThreadExt::default(), Start::Kernel(body), None)?;
         thread.set_name(name.as_bytes());
         Ok(thread)
@@ -220,9 +209,7 @@ impl Thread {
 
     /// A counted handle.
     pub fn arc(&self) -> Arc<Thread> {
-        self.this
-            .upgrade()
-            .expect("a thread that is borrowed is alive")
+        self.this.upgrade().expect("a thread that is borrowed is alive")
     }
 
     /// The process, if it is not a kernel thread.
@@ -241,10 +228,7 @@ impl Thread {
 
     /// Gives the running thread another address space (exec) or none (exit), and loads it.
     pub fn set_space(&self, space: Option<Arc<AddressSpace>>) {
-        assert!(
-            core::ptr::eq(self, super::current()),
-            "only the thread itself changes its space"
-        );
+        assert!(core::ptr::eq(self, super::current()), "only the thread itself changes its space");
         super::cpu::activate(space.as_ref());
         // SAFETY: the caller is the thread; the scheduler reads it only while switching this thread.
         drop(unsafe { core::mem::replace(&mut *self.space.get(), space) });
@@ -290,10 +274,7 @@ impl Thread {
         // SAFETY: the area is this running thread's own, `fpu_size` long, and `f` keeps it loadable.
         unsafe {
             hal::fpu_save(area.0.as_ptr());
-            let result = f(core::slice::from_raw_parts_mut(
-                area.0.as_ptr(),
-                hal::fpu_size(),
-            ));
+            let result = f(core::slice::from_raw_parts_mut(area.0.as_ptr(), hal::fpu_size()));
             hal::fpu_restore(area.0.as_ptr());
             Some(result)
         }
@@ -337,11 +318,7 @@ impl Thread {
     /// Sets the name; cut to 15 bytes.
     pub fn set_name(&self, name: &[u8]) {
         let mut bytes = [0; 16];
-        let n = name
-            .iter()
-            .take(15)
-            .position(|&b| b == 0)
-            .unwrap_or(name.len().min(15));
+        let n = name.iter().take(15).position(|&b| b == 0).unwrap_or(name.len().min(15));
         bytes[..n].copy_from_slice(&name[..n]);
         *self.name.lock() = bytes;
     }
@@ -369,18 +346,12 @@ impl Thread {
         if core::ptr::eq(self, super::current()) {
             super::cpu::account_now();
         }
-        (
-            self.user_ns.load(Ordering::Relaxed),
-            self.system_ns.load(Ordering::Relaxed),
-        )
+        (self.user_ns.load(Ordering::Relaxed), self.system_ns.load(Ordering::Relaxed))
     }
 
     /// Voluntary and involuntary switches.
     pub fn switches(&self) -> (u64, u64) {
-        (
-            self.voluntary.load(Ordering::Relaxed),
-            self.involuntary.load(Ordering::Relaxed),
-        )
+        (self.voluntary.load(Ordering::Relaxed), self.involuntary.load(Ordering::Relaxed))
     }
 
     /// Nice value, -20..=19.
@@ -409,9 +380,7 @@ impl Thread {
 
     /// The CPUs that it may run on.
     pub fn affinity(&self) -> Affinity {
-        Affinity::from_words(core::array::from_fn(|i| {
-            self.affinity[i].load(Ordering::Relaxed)
-        }))
+        Affinity::from_words(core::array::from_fn(|i| self.affinity[i].load(Ordering::Relaxed)))
     }
 
     /// Restricts it to these CPUs; takes effect when it is next queued.

@@ -61,10 +61,7 @@ pub(super) struct TimerQueue {
 
 impl TimerQueue {
     pub(super) const fn new() -> Self {
-        Self {
-            heap: BinaryHeap::new(),
-            stale: 0,
-        }
+        Self { heap: BinaryHeap::new(), stale: 0 }
     }
 
     fn is_live(entry: &Entry) -> bool {
@@ -96,12 +93,7 @@ impl TimerQueue {
 impl Timer {
     /// A timer that is not set.
     pub fn new(callback: Callback) -> Self {
-        Self(Arc::new(Inner {
-            armed: AtomicU64::new(0),
-            next: AtomicU64::new(0),
-            cpu: AtomicU32::new(0),
-            callback,
-        }))
+        Self(Arc::new(Inner { armed: AtomicU64::new(0), next: AtomicU64::new(0), cpu: AtomicU32::new(0), callback }))
     }
 
     /// Sets it to monotonic time `deadline_ns`, in place of what was set before.
@@ -110,18 +102,11 @@ impl Timer {
         let replaced = self.0.armed.swap(arming, Ordering::AcqRel) != 0;
         // The kernel is not preempted, so this stays the CPU; interrupts do not touch timers.
         let cpu = cpu::this();
-        let old_cpu = self
-            .0
-            .cpu
-            .swap(hal_core::percpu::cpu_id() as u32, Ordering::Relaxed);
+        let old_cpu = self.0.cpu.swap(hal_core::percpu::cpu_id() as u32, Ordering::Relaxed);
         if replaced {
             cpu::get(old_cpu as usize).timers.lock().stale += 1;
         }
-        cpu.timers.lock().push(Entry {
-            deadline: deadline_ns,
-            arming,
-            timer: self.0.clone(),
-        });
+        cpu.timers.lock().push(Entry { deadline: deadline_ns, arming, timer: self.0.clone() });
         arm(cpu, deadline_ns);
     }
 
@@ -129,10 +114,7 @@ impl Timer {
     pub fn cancel(&self) -> bool {
         let was_set = self.0.armed.swap(0, Ordering::AcqRel) != 0;
         if was_set {
-            cpu::get(self.0.cpu.load(Ordering::Relaxed) as usize)
-                .timers
-                .lock()
-                .stale += 1;
+            cpu::get(self.0.cpu.load(Ordering::Relaxed) as usize).timers.lock().stale += 1;
         }
         was_set
     }
@@ -163,9 +145,7 @@ pub(super) fn interrupt(cpu: &CpuLocal) {
     }
     if now_ns() >= cpu.slice_end.load(Ordering::Relaxed) {
         cpu.slice_end.store(u64::MAX, Ordering::Relaxed);
-        hal_core::percpu::this()
-            .attention
-            .fetch_or(super::cpu::RESCHEDULE, Ordering::Relaxed);
+        hal_core::percpu::this().attention.fetch_or(super::cpu::RESCHEDULE, Ordering::Relaxed);
     }
 }
 
@@ -182,10 +162,7 @@ fn expire(_cpu: usize) {
                     break;
                 };
                 let armed = &entry.timer.armed;
-                if armed
-                    .compare_exchange(entry.arming, 0, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-                {
+                if armed.compare_exchange(entry.arming, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                     due.push(entry.timer.callback.clone());
                 }
             }

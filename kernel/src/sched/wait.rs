@@ -175,14 +175,8 @@ impl WaitQueue {
     }
 
     /// Sleeps until `condition` gives something. Errors as [`wait_for`].
-    pub fn wait_until<T>(
-        &self,
-        deadline_ns: Option<u64>,
-        mut condition: impl FnMut() -> Option<T>,
-    ) -> Result<T> {
-        wait_for(&self.0, Events::IN, deadline_ns, || {
-            condition().ok_or(Errno::EAGAIN)
-        })
+    pub fn wait_until<T>(&self, deadline_ns: Option<u64>, mut condition: impl FnMut() -> Option<T>) -> Result<T> {
+        wait_for(&self.0, Events::IN, deadline_ns, || condition().ok_or(Errno::EAGAIN))
     }
 
     /// As `wait_until`; no signal ends it.

@@ -32,24 +32,15 @@ pub fn register(function: Function) -> WorkId {
 /// Makes the work run soon on this CPU. Callable in interrupts.
 #[inline]
 pub fn raise(id: WorkId) {
-    cpu::this()
-        .pending_work
-        .fetch_or(1 << id.0, Ordering::SeqCst);
-    hal_core::percpu::this()
-        .attention
-        .fetch_or(WORK, Ordering::Relaxed);
+    cpu::this().pending_work.fetch_or(1 << id.0, Ordering::SeqCst);
+    hal_core::percpu::this().attention.fetch_or(WORK, Ordering::Relaxed);
 }
 
 /// Makes the work run soon on CPU `number`.
 pub fn raise_on(number: usize, id: WorkId) {
     if number == hal_core::percpu::cpu_id() {
         raise(id);
-    } else if cpu::get(number)
-        .pending_work
-        .fetch_or(1 << id.0, Ordering::SeqCst)
-        & (1 << id.0)
-        == 0
-    {
+    } else if cpu::get(number).pending_work.fetch_or(1 << id.0, Ordering::SeqCst) & (1 << id.0) == 0 {
         hal_core::platform().cpu().send_reschedule(number);
     }
 }
@@ -57,9 +48,7 @@ pub fn raise_on(number: usize, id: WorkId) {
 /// In the handler of another CPU's reschedule request: work may have been raised here from there.
 pub(super) fn notice() {
     if cpu::this().pending_work.load(Ordering::Relaxed) != 0 {
-        hal_core::percpu::this()
-            .attention
-            .fetch_or(WORK, Ordering::Relaxed);
+        hal_core::percpu::this().attention.fetch_or(WORK, Ordering::Relaxed);
     }
 }
 
@@ -77,9 +66,7 @@ fn run_all(cpu: &cpu::CpuLocal) {
         return;
     }
     let number = hal_core::percpu::cpu_id();
-    hal_core::percpu::this()
-        .attention
-        .fetch_and(!WORK, Ordering::Relaxed);
+    hal_core::percpu::this().attention.fetch_and(!WORK, Ordering::Relaxed);
     // A kind that raises itself again (a budget was used up) gets its turn after the others, a few
     // times; then the application runs before the rest.
     for _ in 0..4 {
@@ -96,9 +83,7 @@ fn run_all(cpu: &cpu::CpuLocal) {
         }
     }
     if cpu.pending_work.load(Ordering::Relaxed) != 0 {
-        hal_core::percpu::this()
-            .attention
-            .fetch_or(WORK, Ordering::Relaxed);
+        hal_core::percpu::this().attention.fetch_or(WORK, Ordering::Relaxed);
     }
     cpu.in_work.store(false, Ordering::Relaxed);
 }
