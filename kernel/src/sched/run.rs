@@ -166,6 +166,13 @@ fn finish_switch() {
     let previous = previous.get();
     let dead = previous.state.load(Ordering::Relaxed) == DEAD;
     previous.on_cpu.store(false, Ordering::Release);
+    if cpu::online() > 1 && cpu::this().queued.load(Ordering::Relaxed) > 0 {
+        // Threads woken while they were still on this stack could only be queued here; now they may move.
+        let here = percpu::cpu_id();
+        if let Some((idle, _)) = cpu::all().find(|(n, c)| *n != here && c.idle.load(Ordering::Relaxed)) {
+            hal_core::platform().cpu().send_reschedule(idle);
+        }
+    }
     if dead {
         // SAFETY: on this CPU, interrupts off.
         let local = unsafe { cpu::this().local() };
