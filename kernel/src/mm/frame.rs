@@ -1,0 +1,259 @@
+//! Frames of physical memory: blocks of 4 KiB << order, contiguous, reference-counted.
+//!
+//! Single frames come from the CPU's own stock (no shared lock); larger blocks and refills from the arenas
+//! (`section`). A little memory is kept for the kernel itself, so that a program that eats all memory is
+//! refused while the kernel can still clean up after it.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use hal_core::memory::{direct, phys_of};
+use hal_core::{PAGE_SIZE, PhysAddr};
+use mm_core::buddy::{FrameMeta, state};
+
+use super::local::{self, BATCH, STOCK};
+use super::{section, shrink};
+
+/// The largest order: 16 MiB.
+pub use mm_core::buddy::MAX_ORDER;
+
+/// Frames that only the kernel itself may use.
+static RESERVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Who asks for memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// On a program's behalf: refused when only the reserve is left.
+    User,
+    /// The kernel's own objects.
+    Kernel,
+}
+
+/// Numbers of frames.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameStats {
+    /// Managed by the allocator.
+    pub total: usize,
+    /// Free, including those in per-CPU stocks.
+    pub free: usize,
+    /// The part of `free` in per-CPU stocks.
+    pub cached: usize,
+}
+
+#[inline]
+fn number(address: PhysAddr) -> u32 {
+    (address.0 / PAGE_SIZE as u64) as u32
+}
+
+#[inline]
+fn address(frame: u32) -> PhysAddr {
+    PhysAddr(u64::from(frame) * PAGE_SIZE as u64)
+}
+
+#[inline]
+fn meta(at: PhysAddr) -> &'static FrameMeta {
+    section::meta(number(at))
+}
+
+/// Fixes the kernel's reserve: 1/64 of memory, at most 1 MiB.
+pub(super) fn init() {
+    let pages = (section::total_frames() / 64).min((1 << 20) / PAGE_SIZE);
+    RESERVE.store(pages, Ordering::Relaxed);
+}
+
+/// A block of 4 KiB << `order` for a program, not zeroed, with one reference. `None` when memory is out.
+pub fn alloc(order: u8) -> Option<PhysAddr> {
+    alloc_for(order, Purpose::User)
+}
+
+/// A zeroed frame for a program.
+pub fn alloc_zeroed() -> Option<PhysAddr> {
+    let frame = alloc_for(0, Purpose::User)?;
+    // SAFETY: just allocated, one frame.
+    unsafe { zero(direct(frame), 1) };
+    Some(frame)
+}
+
+/// As [`alloc`], for `purpose`.
+pub fn alloc_for(order: u8, purpose: Purpose) -> Option<PhysAddr> {
+    let frame = if order == 0 {
+        alloc_single(purpose)?
+    } else {
+        if !allowed(purpose, 1 << order) {
+            return None;
+        }
+        let mut frame = None;
+        section::take(order, 1, |f| frame = Some(f));
+        frame?
+    };
+    section::meta(frame).refs.store(1, Ordering::Relaxed);
+    Some(address(frame))
+}
+
+/// True if `frames` more may be taken without touching the kernel's reserve.
+fn allowed(purpose: Purpose, frames: usize) -> bool {
+    purpose == Purpose::Kernel || section::free_frames() >= RESERVE.load(Ordering::Relaxed) + frames
+}
+
+#[inline]
+fn alloc_single(purpose: Purpose) -> Option<u32> {
+    let stocked = local::with(|local| {
+        let left = local.frame_count.load(Ordering::Relaxed).checked_sub(1)?;
+        local.frame_count.store(left, Ordering::Relaxed);
+        Some(local.frames[left as usize])
+    });
+    match stocked.flatten() {
+        None => refill(purpose),
+        stocked => stocked,
+    }
+}
+
+/// Takes a batch from the arenas: one frame to return, the others for the stock. Not under [`local::with`],
+/// because opening a section may allocate.
+#[cold]
+fn refill(purpose: Purpose) -> Option<u32> {
+    if !allowed(purpose, 1) {
+        return None;
+    }
+    // Near the end single frames are taken, so that no CPU hoards the last ones.
+    let want = if allowed(Purpose::User, 16 * BATCH) { BATCH } else { 1 };
+    let mut frames = [0; BATCH];
+    let mut count = 0;
+    section::take(0, want, |frame| {
+        frames[count] = frame;
+        count += 1;
+    });
+    let (&first, rest) = frames[..count].split_first()?;
+    for &frame in rest {
+        stock(frame);
+    }
+    Some(first)
+}
+
+/// Puts a free frame into this CPU's stock; a full stock gives half of itself to the arenas.
+fn stock(frame: u32) {
+    let kept = local::with(|local| {
+        let mut count = local.frame_count.load(Ordering::Relaxed) as usize;
+        if count == STOCK {
+            section::give(0, &local.frames[BATCH..]);
+            count = BATCH;
+        }
+        local.frames[count] = frame;
+        local.frame_count.store(count as u32 + 1, Ordering::Relaxed);
+    });
+    if kept.is_none() {
+        section::give(0, &[frame]);
+    }
+}
+
+/// Frees a block.
+///
+/// # Safety
+/// It was allocated with this order, and nobody uses it any more.
+pub unsafe fn free(at: PhysAddr, order: u8) {
+    let frame = number(at);
+    debug_assert_eq!(section::meta(frame).state.load(Ordering::Relaxed), state::USED);
+    debug_assert_eq!(section::meta(frame).order.load(Ordering::Relaxed), order);
+    if order == 0 {
+        stock(frame);
+    } else {
+        section::give(order, &[frame]);
+    }
+}
+
+/// Adds a reference to an allocated block, by the address of its first frame.
+#[inline]
+pub fn get(at: PhysAddr) {
+    meta(at).refs.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Drops a reference; the block is freed with the last one.
+///
+/// # Safety
+/// The caller owns the reference that it drops.
+#[inline]
+pub unsafe fn put(at: PhysAddr) {
+    let meta = meta(at);
+    // The only reference is ours: nobody else can add one.
+    if meta.refs.load(Ordering::Acquire) == 1 || meta.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // SAFETY: that was the last reference; the order is the block's.
+        unsafe { free(at, meta.order.load(Ordering::Relaxed)) };
+    }
+}
+
+/// How many references a block has.
+#[inline]
+pub fn refs(at: PhysAddr) -> u32 {
+    meta(at).refs.load(Ordering::Acquire)
+}
+
+/// Makes the 2^order frames of a block single frames, each with one reference.
+///
+/// # Safety
+/// The caller owns the block's only reference.
+pub unsafe fn split(at: PhysAddr, order: u8) {
+    let first = number(at);
+    for frame in first..first + (1 << order) {
+        let meta = section::meta(frame);
+        meta.refs.store(1, Ordering::Relaxed);
+        meta.order.store(0, Ordering::Relaxed);
+        meta.state.store(state::USED, Ordering::Relaxed);
+    }
+}
+
+/// Gives memory to the allocator that was reserved at boot: a module that was consumed, ACPI tables.
+///
+/// # Safety
+/// Nobody uses it any more, it was not given before, and it is mapped in the direct map.
+pub unsafe fn release(start: PhysAddr, len: u64) {
+    let end = number(PhysAddr(start.0 + len));
+    section::give_range(number(start.align_up(PAGE_SIZE as u64)), end);
+}
+
+/// The metadata of the frame under heap memory.
+pub(super) fn meta_of<T>(pointer: *const T) -> &'static FrameMeta {
+    meta(phys_of(pointer))
+}
+
+/// Writes zeroes over `frames` frames from `at`.
+///
+/// # Safety
+/// They are writable and the caller's; `at` is 8-byte aligned.
+#[inline]
+pub unsafe fn zero(at: *mut u8, frames: usize) {
+    // SAFETY: by the caller; the direction flag is clear in all Rust code.
+    unsafe {
+        core::arch::asm!("rep stosq", inout("rcx") frames * (PAGE_SIZE / 8) => _, inout("rdi") at => _,
+            in("rax") 0u64, options(nostack, preserves_flags));
+    }
+}
+
+/// Copies one frame.
+///
+/// # Safety
+/// `to` is the caller's frame, `from` is readable; both are in the direct map.
+#[inline]
+pub unsafe fn copy(to: PhysAddr, from: PhysAddr) {
+    // SAFETY: by the caller; the direction flag is clear in all Rust code.
+    unsafe {
+        core::arch::asm!("rep movsq", inout("rcx") PAGE_SIZE / 8 => _, inout("rdi") direct::<u8>(to) => _,
+            inout("rsi") direct::<u8>(from) => _, options(nostack, preserves_flags));
+    }
+}
+
+/// Takes `get` work, and if memory is out, asks the shrinkers for some and tries again. May sleep: hold no lock.
+pub fn with_reclaim<T>(mut get: impl FnMut() -> Option<T>) -> Option<T> {
+    loop {
+        if let Some(got) = get() {
+            return Some(got);
+        }
+        if shrink::shrink(BATCH) == 0 {
+            return None;
+        }
+    }
+}
+
+/// Numbers for /proc/meminfo.
+pub fn stats() -> FrameStats {
+    let cached = local::stocked_frames();
+    FrameStats { total: section::total_frames(), free: section::free_frames() + cached, cached }
+}
