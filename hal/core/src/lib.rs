@@ -55,6 +55,9 @@ pub type Result<T> = core::result::Result<T, Error>;
 pub trait Platform: Sync {
     /// Short name for the log and `/sys/hypervisor`: "kvm", "xen-pv", "pc".
     fn name(&self) -> &'static str;
+    /// Second half of bringing the platform up, when the heap works: firmware tables, interrupt controllers, clock.
+    /// Called once, on the boot CPU, after [`set_kernel`]; interrupts are still disabled.
+    fn setup(&self, info: &'static BootInfo) -> Result<()>;
     /// CPUs: how many, start, signal, idle.
     fn cpu(&self) -> &'static dyn Cpu;
     /// Page tables.
@@ -77,6 +80,16 @@ pub trait Platform: Sync {
     }
 }
 
+/// A linked hypervisor backend: the kernel lists them and takes the one that is surest of itself.
+pub struct Backend {
+    /// Name for the log.
+    pub name: &'static str,
+    /// How well this backend fits what it finds (CPUID, firmware): 0..=100, `None` if it cannot run here.
+    pub detect: fn(&'static BootInfo) -> Option<u8>,
+    /// First half of bringing it up: page tables and console work afterwards; allocates nothing.
+    pub init: fn(&'static BootInfo) -> &'static dyn Platform,
+}
+
 /// What a backend calls in the kernel.
 pub trait Kernel: Sync {
     /// The one-shot clock event of this CPU came. Interrupts are disabled.
@@ -93,8 +106,21 @@ pub trait Kernel: Sync {
     fn shutdown_requested(&self);
 }
 
+static EARLY_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
 static PLATFORM: spin::Once<&'static dyn Platform> = spin::Once::new();
 static KERNEL: spin::Once<&'static dyn Kernel> = spin::Once::new();
+
+/// Sets the console to use until the platform is known. Called by the boot code before the kernel.
+pub fn set_early_console(console: &'static dyn Console) {
+    EARLY_CONSOLE.call_once(|| console);
+}
+
+/// The console that works now: the platform's, or the boot code's before that.
+pub fn console() -> Option<&'static dyn Console> {
+    try_platform()
+        .map(Platform::console)
+        .or_else(|| EARLY_CONSOLE.get().copied())
+}
 
 /// Fixes the platform for the rest of the run. Called once, early, on the boot CPU.
 pub fn set_platform(platform: &'static dyn Platform) {

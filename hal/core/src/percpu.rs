@@ -29,6 +29,22 @@ pub struct PerCpu {
     pub scratch2: AtomicU64,
 }
 
+impl PerCpu {
+    /// A block with nothing in it: CPU 0, no thread.
+    #[expect(clippy::declare_interior_mutable_const, reason = "an initial value, never used in place")]
+    pub const EMPTY: Self = Self {
+        this: AtomicU64::new(0),
+        scratch: AtomicU64::new(0),
+        user_context: AtomicU64::new(0),
+        cpu: AtomicU32::new(0),
+        attention: AtomicU32::new(0),
+        kernel: AtomicPtr::new(core::ptr::null_mut()),
+        thread: AtomicPtr::new(core::ptr::null_mut()),
+        backend: AtomicPtr::new(core::ptr::null_mut()),
+        scratch2: AtomicU64::new(0),
+    };
+}
+
 /// This CPU's block.
 #[inline]
 pub fn this() -> &'static PerCpu {

@@ -1,0 +1,150 @@
+//! CPU features: what is turned on, on each CPU, and the FPU's save format.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use crate::arch::{self, msr};
+
+const CR4_PGE: u64 = 1 << 7;
+const CR4_OSFXSR: u64 = 1 << 9;
+const CR4_OSXMMEXCPT: u64 = 1 << 10;
+const CR4_FSGSBASE: u64 = 1 << 16;
+const CR4_OSXSAVE: u64 = 1 << 18;
+
+/// x87, SSE, AVX, and AVX-512's three.
+const XCR0_WANTED: u64 = 0b1110_0111;
+
+/// 0: fxsave, 1: xsave, 2: xsaveopt.
+static FPU_MODE: AtomicU8 = AtomicU8::new(0);
+static FPU_SIZE: AtomicU32 = AtomicU32::new(512);
+static FSGSBASE: AtomicBool = AtomicBool::new(false);
+
+/// Turns on what the CPU has. The same on every CPU; the first one fixes the FPU's format.
+pub fn init_this_cpu() {
+    let [_, _, ecx1, _] = arch::cpuid(1, 0);
+    let [_, ebx7, _, _] = arch::cpuid_checked(7, 0);
+    let mut cr4 = arch::cr4() | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+    let fsgsbase = ebx7 & 1 != 0;
+    let xsave = ecx1 & 1 << 26 != 0;
+    if fsgsbase {
+        cr4 |= CR4_FSGSBASE;
+    }
+    if xsave {
+        cr4 |= CR4_OSXSAVE;
+    }
+    // SAFETY: CPUID lists what is turned on; SSE comes with every 64-bit CPU.
+    unsafe { arch::set_cr4(cr4) };
+    FSGSBASE.store(fsgsbase, Ordering::Relaxed);
+    if xsave {
+        let [low, _, _, high] = arch::cpuid(13, 0);
+        let mut xcr0 = (u64::from(high) << 32 | u64::from(low)) & XCR0_WANTED;
+        if xcr0 & 0b1110_0000 != 0b1110_0000 || xcr0 & 4 == 0 {
+            xcr0 &= 0b111;
+        }
+        // SAFETY: OSXSAVE is on and CPUID 13 lists these bits; AVX-512 is all three or none, and only with AVX.
+        unsafe {
+            asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32,
+                options(nostack, preserves_flags))
+        };
+        FPU_SIZE.store(arch::cpuid(13, 0)[1].max(576), Ordering::Relaxed);
+        let opt = arch::cpuid(13, 1)[0] & 1 != 0;
+        FPU_MODE.store(if opt { 2 } else { 1 }, Ordering::Relaxed);
+    }
+    // SAFETY: SYSCALL comes with long mode; the entry is hal/x86's own, and the segments are those of `descriptors`.
+    unsafe {
+        arch::wrmsr(msr::EFER, arch::rdmsr(msr::EFER) | 1);
+        // SYSCALL loads CS from bits 47:32 and SS from the next descriptor: the kernel's own.
+        arch::wrmsr(msr::STAR, 0x08 << 32);
+        arch::wrmsr(msr::LSTAR, crate::user::syscall_entry_address());
+        // IF, TF, DF, AC, NT.
+        arch::wrmsr(msr::SFMASK, 0x4_4700);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn coracle_fpu_size() -> usize {
+    FPU_SIZE.load(Ordering::Relaxed) as usize
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn coracle_fpu_init(area: *mut u8) {
+    // SAFETY: the area has `coracle_fpu_size` bytes, by the caller. Zero is the initial state but for the control word
+    // (offset 0) and MXCSR (offset 24): Intel SDM vol. 1, sections 8.1.5 and 10.2.3.
+    unsafe {
+        area.write_bytes(0, coracle_fpu_size());
+        area.cast::<u16>().write(0x37f);
+        area.add(24).cast::<u32>().write(0x1f80);
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn coracle_fpu_save(area: *mut u8) {
+    // SAFETY: the area is 64-byte aligned and large enough, by the caller; the mode is what CPUID offers.
+    unsafe {
+        match FPU_MODE.load(Ordering::Relaxed) {
+            0 => asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)),
+            1 => asm!("xsave64 [{}]", in(reg) area, in("eax") -1, in("edx") -1,
+                options(nostack, preserves_flags)),
+            _ => asm!("xsaveopt64 [{}]", in(reg) area, in("eax") -1, in("edx") -1,
+                options(nostack, preserves_flags)),
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn coracle_fpu_restore(area: *const u8) {
+    // SAFETY: as in `coracle_fpu_save`; the content was made by it or checked, by the caller.
+    unsafe {
+        if FPU_MODE.load(Ordering::Relaxed) == 0 {
+            asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags));
+        } else {
+            asm!("xrstor64 [{}]", in(reg) area, in("eax") -1, in("edx") -1,
+                options(nostack, preserves_flags));
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn coracle_set_fs_base(value: u64) {
+    // SAFETY: FSGSBASE is on if the flag says so; the kernel does not use FS.
+    unsafe {
+        if FSGSBASE.load(Ordering::Relaxed) {
+            asm!("wrfsbase {}", in(reg) value, options(nostack, preserves_flags));
+        } else {
+            arch::wrmsr(msr::FS_BASE, value);
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn coracle_fs_base() -> u64 {
+    if FSGSBASE.load(Ordering::Relaxed) {
+        let value;
+        // SAFETY: FSGSBASE is on.
+        unsafe { asm!("rdfsbase {}", out(reg) value, options(nostack, preserves_flags)) };
+        value
+    } else {
+        // SAFETY: this register comes with long mode.
+        unsafe { arch::rdmsr(msr::FS_BASE) }
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn coracle_irq_save() -> bool {
+    let enabled = arch::interrupts_enabled();
+    arch::cli();
+    enabled
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn coracle_irq_restore(enabled: bool) {
+    if enabled {
+        // SAFETY: they were enabled when the caller saved the flag.
+        unsafe { arch::sti() };
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn coracle_irq_enabled() -> bool {
+    arch::interrupts_enabled()
+}
