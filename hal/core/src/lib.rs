@@ -117,9 +117,7 @@ pub fn set_early_console(console: &'static dyn Console) {
 
 /// The console that works now: the platform's, or the boot code's before that.
 pub fn console() -> Option<&'static dyn Console> {
-    try_platform()
-        .map(Platform::console)
-        .or_else(|| EARLY_CONSOLE.get().copied())
+    try_platform().map(Platform::console).or_else(|| EARLY_CONSOLE.get().copied())
 }
 
 /// Fixes the platform for the rest of the run. Called once, early, on the boot CPU.

@@ -54,9 +54,7 @@ pub unsafe fn inw(port: u16) -> u16 {
 pub unsafe fn inl(port: u16) -> u32 {
     let value: u32;
     // SAFETY: by the caller.
-    unsafe {
-        asm!("in eax, dx", out("eax") value, in("dx") port, options(nostack, preserves_flags))
-    };
+    unsafe { asm!("in eax, dx", out("eax") value, in("dx") port, options(nostack, preserves_flags)) };
     value
 }
 
@@ -87,9 +85,7 @@ pub unsafe fn outw(port: u16, value: u16) {
 #[inline]
 pub unsafe fn outl(port: u16, value: u32) {
     // SAFETY: by the caller.
-    unsafe {
-        asm!("out dx, eax", in("eax") value, in("dx") port, options(nostack, preserves_flags))
-    };
+    unsafe { asm!("out dx, eax", in("eax") value, in("dx") port, options(nostack, preserves_flags)) };
 }
 
 /// Reads a model-specific register.

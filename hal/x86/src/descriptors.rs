@@ -17,10 +17,7 @@ struct TablePointer {
 /// # Safety
 /// On the boot CPU, before anything else changes the GDT.
 pub unsafe fn load_boot_gdt() {
-    let pointer = TablePointer {
-        limit: 23,
-        base: (&raw const coracle_boot_gdt) as u64,
-    };
+    let pointer = TablePointer { limit: 23, base: (&raw const coracle_boot_gdt) as u64 };
     // SAFETY: the same descriptors at another address.
     unsafe { asm!("lgdt [{}]", in(reg) &pointer, options(nostack, preserves_flags)) };
 }

@@ -4,9 +4,9 @@
 //! arithmetic and parsing also build, and are tested, on the host.
 #![no_std]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
-extern crate alloc;
 
 pub mod memmap;
 

@@ -73,11 +73,7 @@ fn append(out: &mut [MemoryRange], count: &mut usize, at: u64, next: u64, kind: 
     let Some(slot) = out.get_mut(*count) else {
         return false;
     };
-    *slot = MemoryRange {
-        start: PhysAddr(at),
-        len: next - at,
-        kind,
-    };
+    *slot = MemoryRange { start: PhysAddr(at), len: next - at, kind };
     *count += 1;
     true
 }
@@ -108,27 +104,17 @@ mod tests {
     use std::vec::Vec;
 
     fn run(raw: &[RawRange]) -> Vec<(u64, u64, MemoryKind)> {
-        let empty = MemoryRange {
-            start: PhysAddr(0),
-            len: 0,
-            kind: MemoryKind::Reserved,
-        };
+        let empty = MemoryRange { start: PhysAddr(0), len: 0, kind: MemoryKind::Reserved };
         let mut out = [empty; 16];
         let count = sanitise(raw, &mut out);
-        out[..count]
-            .iter()
-            .map(|r| (r.start.0, r.len, r.kind))
-            .collect()
+        out[..count].iter().map(|r| (r.start.0, r.len, r.kind)).collect()
     }
 
     #[test]
     fn sorts_and_joins() {
         assert_eq!(
             run(&[(0x10_0000, 0x1000, 1), (0, 0x9000, 1), (0x10_1000, 0x2000, 1)]),
-            [
-                (0, 0x9000, MemoryKind::Usable),
-                (0x10_0000, 0x3000, MemoryKind::Usable)
-            ]
+            [(0, 0x9000, MemoryKind::Usable), (0x10_0000, 0x3000, MemoryKind::Usable)]
         );
     }
 
@@ -154,10 +140,7 @@ mod tests {
 
     #[test]
     fn survives_lengths_that_wrap() {
-        assert_eq!(
-            run(&[(0x1000, u64::MAX, 1)]),
-            [(0x1000, PHYS_END - 0x1000, MemoryKind::Usable)]
-        );
+        assert_eq!(run(&[(0x1000, u64::MAX, 1)]), [(0x1000, PHYS_END - 0x1000, MemoryKind::Usable)]);
         assert_eq!(run(&[(u64::MAX - 5, u64::MAX, 1)]), []);
     }
 

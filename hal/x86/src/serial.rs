@@ -40,11 +40,7 @@ pub static COM2: Uart = Uart::new(0x2f8);
 
 impl Uart {
     const fn new(port: u16) -> Self {
-        Self {
-            port,
-            state: AtomicU8::new(0),
-            writing: AtomicBool::new(false),
-        }
+        Self { port, state: AtomicU8::new(0), writing: AtomicBool::new(false) }
     }
 
     fn get(&self, register: u16) -> u8 {
@@ -75,8 +71,7 @@ impl Uart {
             self.put(FIFO_CONTROL, 0x07);
             self.put(MODEM_CONTROL, 0x0b);
         }
-        self.state
-            .store(if there { 1 } else { 2 }, Ordering::Relaxed);
+        self.state.store(if there { 1 } else { 2 }, Ordering::Relaxed);
         there
     }
 

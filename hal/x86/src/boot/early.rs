@@ -1,7 +1,7 @@
-//! Identity-mapped start: chooses the kernel's addresses, relocates the image, and builds the kernel's page tables.
+//! Identity-mapped start: chooses the kernel's addresses and builds the kernel's page tables.
 //!
-//! Runs before relocation and outside of its final place: it may call functions and touch statics (both are relative
-//! to the instruction), but use no table of pointers, no formatting and no panic message.
+//! The image is relocated twice: to its physical address, so that this code runs like any other, and to its final
+//! place at the end. In between nothing can be printed.
 
 use core::sync::atomic::Ordering;
 
@@ -24,25 +24,15 @@ static AREA_PDPT: Frame = Frame::new();
 /// Returns the distance from the identity-mapped image to the final one.
 #[unsafe(no_mangle)]
 extern "C" fn coracle_early(start_info: u64, load: u64) -> u64 {
-    let random = if wants_fixed_addresses(start_info) {
-        0
-    } else {
-        crate::arch::early_random()
-    };
+    let random = if wants_fixed_addresses(start_info) { 0 } else { crate::arch::early_random() };
     let pages = ((1 << 30) - IMAGE_MAX) / 4096;
-    let base = IMAGE_AREA
-        + if random == 0 {
-            load % (1 << 30)
-        } else {
-            (random & 0xffff_ffff) % pages * 4096
-        };
+    let base = IMAGE_AREA + if random == 0 { load % (1 << 30) } else { (random & 0xffff_ffff) % pages * 4096 };
     let slots = DIRECT_SLOTS.end - DIRECT_SLOTS.start;
     let direct = (0xffff << 48) | (DIRECT_SLOTS.start + (random >> 32) % slots) << 39;
     super::LOAD.store(load, Ordering::Relaxed);
     super::BASE.store(base, Ordering::Relaxed);
     // SAFETY: nothing else runs; the tables are zeroed (.bss) and the image is writable through the identity map.
     unsafe {
-        relocate(load, base);
         map_image(load, base);
         paging::early_direct(direct, load, super::image_len());
         let root = paging::KERNEL_ROOT.as_mut_ptr();
@@ -87,28 +77,29 @@ fn wants_fixed_addresses(start_info: u64) -> bool {
     }
 }
 
-/// Applies the relative relocations (System V ABI, x86-64: R_X86_64_RELATIVE; gABI: RELR).
+/// Applies the relative relocations (gABI: RELR): adds `delta` to each word that the table names. Pure: it may run
+/// before the image is relocated, so it is given the table.
 ///
 /// # Safety
-/// The image at `load` was not relocated yet and is writable.
-unsafe fn relocate(load: u64, base: u64) {
-    let mut entry = symbol!(__relr_start) as *const u64;
-    let end = symbol!(__relr_end) as *const u64;
+/// `start..end` is the image's RELR table, and the image at `load` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn coracle_relocate(load: u64, delta: u64, start: *const u64, end: *const u64) {
+    let mut entry = start;
     let mut at = load;
-    // SAFETY: the linker made these tables: every offset lies in the image, and is 8-byte aligned in RELR.
+    // SAFETY: the linker made the table: every word lies in the image and is aligned.
     unsafe {
         while entry < end {
             let value = *entry;
             if value & 1 == 0 {
                 let word = (load + value) as *mut u64;
-                *word = (*word).wrapping_add(base);
+                *word = (*word).wrapping_add(delta);
                 at = load + value + 8;
             } else {
                 let mut bits = value >> 1;
                 let mut word = at as *mut u64;
                 while bits != 0 {
                     if bits & 1 != 0 {
-                        *word = (*word).wrapping_add(base);
+                        *word = (*word).wrapping_add(delta);
                     }
                     bits >>= 1;
                     word = word.add(1);
@@ -116,14 +107,6 @@ unsafe fn relocate(load: u64, base: u64) {
                 at += 63 * 8;
             }
             entry = entry.add(1);
-        }
-        let mut rela = symbol!(__rela_start) as *const [u64; 3];
-        while (rela as u64) < symbol!(__rela_end) {
-            let [offset, info, addend] = *rela;
-            if info & 0xffff_ffff == 8 {
-                ((load + offset) as *mut u64).write_unaligned(base.wrapping_add(addend));
-            }
-            rela = rela.add(1);
         }
     }
 }
@@ -149,12 +132,7 @@ unsafe fn map_image(load: u64, base: u64) {
             } else if offset < rodata {
                 pte::PRESENT | pte::GLOBAL | pte::ACCESSED | pte::NO_EXECUTE
             } else {
-                pte::PRESENT
-                    | pte::GLOBAL
-                    | pte::ACCESSED
-                    | pte::NO_EXECUTE
-                    | pte::WRITE
-                    | pte::DIRTY
+                pte::PRESENT | pte::GLOBAL | pte::ACCESSED | pte::NO_EXECUTE | pte::WRITE | pte::DIRTY
             };
             let address = base + offset;
             let table = (address >> 21) - first;

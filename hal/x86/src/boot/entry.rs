@@ -83,12 +83,24 @@ coracle_pvh_entry:
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
-    movl %ebx, %edi
-    leaq __image_start(%rip), %rsi
     xorl %ebp, %ebp
     movl %esp, %esp
-    call coracle_early          # identity-mapped Rust: returns where the image is now
-    movq %rax, %rdi             # distance from the identity-mapped to the final image
+    # Relocate to where the image is now, build the page tables, relocate to where it will be.
+    leaq __image_start(%rip), %rdi
+    movq %rdi, %rsi
+    leaq __relr_start(%rip), %rdx
+    leaq __relr_end(%rip), %rcx
+    call coracle_relocate
+    movl %ebx, %edi
+    leaq __image_start(%rip), %rsi
+    call coracle_early
+    movq %rax, %r12             # distance from the identity-mapped to the final image
+    leaq __image_start(%rip), %rdi
+    movq %rax, %rsi
+    leaq __relr_start(%rip), %rdx
+    leaq __relr_end(%rip), %rcx
+    call coracle_relocate
+    movq %r12, %rdi
     leaq coracle_boot_stack_top(%rip), %rsp
     addq %rdi, %rsp
     leaq coracle_start(%rip), %rax

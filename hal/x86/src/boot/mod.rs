@@ -17,10 +17,6 @@ unsafe extern "C" {
     static __image_end: u8;
     static __text_end: u8;
     static __rodata_end: u8;
-    static __relr_start: u8;
-    static __relr_end: u8;
-    static __rela_start: u8;
-    static __rela_end: u8;
     static coracle_boot_stack_guard: u8;
     static coracle_boot_pml4: u8;
     static coracle_entry_tsc: u64;
@@ -46,9 +42,7 @@ pub fn image_phys() -> u64 {
 
 /// Physical address of something in the image (a static).
 pub fn phys_of_static<T>(item: *const T) -> u64 {
-    (item as u64)
-        .wrapping_sub(BASE.load(Ordering::Relaxed))
-        .wrapping_add(image_phys())
+    (item as u64).wrapping_sub(BASE.load(Ordering::Relaxed)).wrapping_add(image_phys())
 }
 
 /// The root table that also maps the low 4 GiB to themselves: for starting CPUs.

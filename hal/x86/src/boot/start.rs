@@ -16,11 +16,7 @@ unsafe extern "Rust" {
     fn kernel_main(info: &'static BootInfo) -> !;
 }
 
-const NOTHING: MemoryRange = MemoryRange {
-    start: PhysAddr(0),
-    len: 0,
-    kind: MemoryKind::Reserved,
-};
+const NOTHING: MemoryRange = MemoryRange { start: PhysAddr(0), len: 0, kind: MemoryKind::Reserved };
 
 /// What [`BootInfo`] points to.
 struct Storage {
@@ -80,8 +76,7 @@ fn read<T: Copy>(at: u64) -> T {
 /// Where the assembly jumps to, on the boot stack, in the final place.
 #[unsafe(no_mangle)]
 extern "C" fn coracle_start(_delta: u64, start_info: u32) -> ! {
-    CPU0.this
-        .store((&raw const CPU0) as u64, Ordering::Relaxed);
+    CPU0.this.store((&raw const CPU0) as u64, Ordering::Relaxed);
     // SAFETY: the block is static; the GDT and the root table are the image's own, at their final addresses.
     unsafe {
         arch::wrmsr(arch::msr::GS_BASE, (&raw const CPU0) as u64);
@@ -118,17 +113,11 @@ fn describe(at: u64, start: &StartInfo) -> &'static BootInfo {
     let memory = &memory.0[..memory.1];
 
     let modules = MODULES.call_once(|| {
-        let mut out = [Module {
-            start: PhysAddr(0),
-            len: 0,
-        }; MAX_RANGES];
+        let mut out = [Module { start: PhysAddr(0), len: 0 }; MAX_RANGES];
         let count = (start.modules as usize).min(MAX_RANGES);
         for (i, slot) in out[..count].iter_mut().enumerate() {
             let m: ModuleEntry = read(start.module_list + (i * size_of::<ModuleEntry>()) as u64);
-            *slot = Module {
-                start: PhysAddr(m.start),
-                len: m.len,
-            };
+            *slot = Module { start: PhysAddr(m.start), len: m.len };
         }
         (out, count)
     });
@@ -136,10 +125,7 @@ fn describe(at: u64, start: &StartInfo) -> &'static BootInfo {
 
     let command_line = command_line(start.command_line);
     let reserved = RESERVED.call_once(|| {
-        let mut list = List {
-            out: [NOTHING; MAX_RANGES],
-            count: 0,
-        };
+        let mut list = List { out: [NOTHING; MAX_RANGES], count: 0 };
         // The first page (real-mode tables) and the page that other CPUs start in.
         list.add(0, 4096);
         if let Some(page) = trampoline_page(memory, at, start) {
@@ -183,15 +169,8 @@ impl List {
         if len == 0 {
             return;
         }
-        let slot = self
-            .out
-            .get_mut(self.count)
-            .expect("boot modules fit in the list of reserved ranges");
-        *slot = MemoryRange {
-            start: PhysAddr(start),
-            len,
-            kind: MemoryKind::Reserved,
-        };
+        let slot = self.out.get_mut(self.count).expect("boot modules fit in the list of reserved ranges");
+        *slot = MemoryRange { start: PhysAddr(start), len, kind: MemoryKind::Reserved };
         self.count += 1;
     }
     fn overlapping(&self, start: u64, len: u64) -> Option<u64> {
@@ -209,9 +188,7 @@ fn command_line(at: u64) -> &'static [u8] {
     if at == 0 {
         return &[];
     }
-    let len = (0..LIMIT)
-        .find(|&i| read::<u8>(at + i) == 0)
-        .expect("the command line ends within 1 MiB");
+    let len = (0..LIMIT).find(|&i| read::<u8>(at + i) == 0).expect("the command line ends within 1 MiB");
     // SAFETY: mapped by the reads above, reserved below, never written.
     unsafe { core::slice::from_raw_parts(memory::direct::<u8>(PhysAddr(at)), len as usize) }
 }
@@ -225,16 +202,11 @@ fn trampoline_page(memory: &[MemoryRange], at: u64, start: &StartInfo) -> Option
             || taken(start.memory_map, u64::from(start.memory_entries) * 24)
             || taken(start.module_list, u64::from(start.modules) * 32)
     };
-    (1..0xa0u64)
-        .rev()
-        .map(|n| n * 4096)
-        .find(|&page| is_usable(memory, page, 4096) && !busy(page))
+    (1..0xa0u64).rev().map(|n| n * 4096).find(|&page| is_usable(memory, page, 4096) && !busy(page))
 }
 
 fn is_usable(memory: &[MemoryRange], start: u64, len: u64) -> bool {
-    memory.iter().any(|r| {
-        r.kind == MemoryKind::Usable && r.start.0 <= start && start + len <= r.start.0 + r.len
-    })
+    memory.iter().any(|r| r.kind == MemoryKind::Usable && r.start.0 <= start && start + len <= r.start.0 + r.len)
 }
 
 /// Sets frames aside for the direct map's tables: one per GiB of usable memory, and one per 512 GiB.

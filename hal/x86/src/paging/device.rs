@@ -14,10 +14,7 @@ struct Mappings {
     known: Vec<(u64, u64, u64)>,
 }
 
-static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings {
-    next: AREA_BASE + AREA_HALF,
-    known: Vec::new(),
-});
+static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings { next: AREA_BASE + AREA_HALF, known: Vec::new() });
 
 /// Follows or makes a lower table, from the kernel's heap.
 fn descend(table: u64, index: u64) -> Result<u64> {
@@ -42,10 +39,7 @@ pub fn map(start: PhysAddr, len: u64) -> Result<VirtAddr> {
     let frame = start.0 - offset;
     let bytes = (offset + len).div_ceil(4096) * 4096;
     let mut mappings = MAPPINGS.lock();
-    let known = mappings
-        .known
-        .iter()
-        .find(|&&(first, known, _)| first <= frame && frame + bytes <= first + known);
+    let known = mappings.known.iter().find(|&&(first, known, _)| first <= frame && frame + bytes <= first + known);
     if let Some(&(first, _, address)) = known {
         return Ok(VirtAddr(address + (frame - first) + offset));
     }

@@ -22,12 +22,7 @@ struct Pool {
     sealed: bool,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    next: 0,
-    end: 0,
-    second: (0, 0),
-    sealed: false,
-});
+static POOL: Mutex<Pool> = Mutex::new(Pool { next: 0, end: 0, second: (0, 0), sealed: false });
 
 impl Pool {
     /// A zeroed frame's physical address; `window` is where physical memory is seen now.
@@ -97,9 +92,7 @@ pub unsafe fn early_direct(base: u64, image: u64, len: u64) {
     pool.next = FIRST_TABLES[0].address();
     pool.end = pool.next + 4096 * FIRST_TABLES.len() as u64;
     // SAFETY: nothing else uses the root.
-    unsafe {
-        (*KERNEL_ROOT.as_mut_ptr())[(base >> 39 & 511) as usize] = FIRST_PDPT.address() | pte::TABLE
-    };
+    unsafe { (*KERNEL_ROOT.as_mut_ptr())[(base >> 39 & 511) as usize] = FIRST_PDPT.address() | pte::TABLE };
     // The static pool is large enough for two GiB borders; the result cannot be shown anywhere yet.
     let _ = pool.map(0, KERNEL_ROOT.address(), base, image, len);
 }

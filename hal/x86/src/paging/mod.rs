@@ -87,9 +87,7 @@ pub fn kernel_root_phys() -> u64 {
 
 /// Copies the kernel's half to the root with the identity map. Boot only.
 pub fn copy_roots_to_identity() {
-    let identity = hal_core::memory::direct::<[u64; 512]>(hal_core::PhysAddr(
-        crate::boot::identity_root(),
-    ));
+    let identity = hal_core::memory::direct::<[u64; 512]>(hal_core::PhysAddr(crate::boot::identity_root()));
     // SAFETY: both tables are static and only the boot CPU runs; the direct map covers the image.
     unsafe { (&mut (*identity))[256..].copy_from_slice(&(&(*KERNEL_ROOT.as_mut_ptr()))[256..]) };
 }
