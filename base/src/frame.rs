@@ -95,8 +95,18 @@ pub trait PageSource: Send + Sync {
     /// The frame of page `index`, read in if need be (may sleep). `ENXIO` beyond the end (the program gets
     /// SIGBUS), `EIO` if the medium failed.
     fn page(&self, index: u64) -> Result<Frame>;
-    /// A shared mapping may have written to page `index`.
+    /// The frame of page `index` if it is there already. Must not sleep. A page fault asks this first, and for
+    /// the neighbours of the page that it needs.
+    fn page_if_cached(&self, _index: u64) -> Option<Frame> {
+        None
+    }
+    /// A shared mapping may have written to page `index`. Called again when that mapping is synchronised or
+    /// ends. A cache must keep a page while [`Frame::references`] says that it is mapped.
     fn mark_dirty(&self, index: u64);
+    /// Writes the pages of this range that were marked dirty to the medium and waits (`msync` with `MS_SYNC`).
+    fn write_back(&self, _pages: core::ops::Range<u64>) -> Result<()> {
+        Ok(())
+    }
     /// Identity for `/proc/PID/maps` and for shared futexes: device and inode number.
     fn identity(&self) -> (u64, u64);
 }

@@ -15,10 +15,12 @@ pub mod event;
 pub mod frame;
 pub mod hooks;
 pub mod io;
+pub mod rwlock;
 pub mod sync;
 pub mod time;
 
 pub use errno::{Errno, Result};
 pub use event::{Events, Observer, Subject};
 pub use frame::{Frame, PageSource};
+pub use rwlock::SleepRwLock;
 pub use sync::{Mutex, Once, RwLock, SpinLock};

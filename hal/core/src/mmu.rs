@@ -73,6 +73,11 @@ pub trait Mmu: Sync {
     fn table(&self, table: PhysAddr) -> Pte;
     /// Decodes a present entry of a table at `level`: the frame, or next table, and the flags.
     fn decode(&self, entry: Pte, level: u8) -> (PhysAddr, PteFlags);
+    /// If entries hold guest-physical addresses as they are: the bits that the address has in an entry, so that
+    /// a walk need not call [`Mmu::decode`] for each step. `None` where a hypervisor translates frames.
+    fn address_mask(&self) -> Option<u64> {
+        None
+    }
     /// Reads an entry.
     ///
     /// # Safety
