@@ -1,7 +1,7 @@
 //! Sleeping until something happened.
 
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use base::time::now_ns;
 use base::{Errno, Events, Observer, Result, Subject};
@@ -17,6 +17,8 @@ pub struct Waiter {
     thread: Weak<Thread>,
     signalled: AtomicBool,
     exclusive: AtomicBool,
+    /// What the waker tells the sleeper: which of several things it was.
+    note: AtomicU32,
     timer: Timer,
 }
 
@@ -28,6 +30,7 @@ impl Waiter {
                 thread,
                 signalled: AtomicBool::new(false),
                 exclusive: AtomicBool::new(false),
+                note: AtomicU32::new(0),
                 timer: Timer::new(Arc::new(move || {
                     if let Some(waiter) = this.upgrade() {
                         waiter.signal();
@@ -41,6 +44,16 @@ impl Waiter {
     #[inline]
     pub fn reset(&self) {
         self.signalled.store(false, Ordering::SeqCst);
+    }
+
+    /// The number that a waker left, for the sleeper to tell what woke it.
+    pub fn note(&self) -> u32 {
+        self.note.load(Ordering::Acquire)
+    }
+
+    /// Leaves a number for the sleeper, before `signal`; the sleeper sets 0 before it waits.
+    pub fn set_note(&self, note: u32) {
+        self.note.store(note, Ordering::Release);
     }
 
     /// Ends the sleep, or the next one.
