@@ -26,7 +26,15 @@ fn vdso(dir: &Path, out: &Path) {
         .arg(&object)
         .arg(dir.join("vdso/vdso.rs")));
     run(Command::new("ld.lld")
-        .args(["-shared", "-soname", "linux-vdso.so.1", "--hash-style=both", "--eh-frame-hdr", "-z", "max-page-size=4096"])
+        .args([
+            "-shared",
+            "-soname",
+            "linux-vdso.so.1",
+            "--hash-style=both",
+            "--eh-frame-hdr",
+            "-z",
+            "max-page-size=4096",
+        ])
         .args(["-Bsymbolic", "--no-undefined", "-s"])
         .arg("-T")
         .arg(dir.join("vdso/vdso.ld"))

@@ -20,6 +20,8 @@ pub struct ClockParams {
     pub base_ns: AtomicU64,
     /// Offset 32: nanoseconds since 1970 when the monotonic clock was 0.
     pub wall_offset_ns: AtomicU64,
+    /// Offset 40: 1 if every CPU has `rdtscp` and TSC_AUX holds the CPU's number (set by the backend).
+    pub has_tsc_aux: AtomicU32,
 }
 
 /// The one conversion of the machine.
@@ -30,6 +32,7 @@ pub static PARAMS: ClockParams = ClockParams {
     base_tsc: AtomicU64::new(0),
     base_ns: AtomicU64::new(0),
     wall_offset_ns: AtomicU64::new(0),
+    has_tsc_aux: AtomicU32::new(0),
 };
 
 /// The time-stamp counter. Not serialising.

@@ -17,6 +17,18 @@ pub fn direct_base() -> u64 {
     DIRECT_BASE.load(Ordering::Relaxed)
 }
 
+static IMAGE_OFFSET: AtomicU64 = AtomicU64::new(0);
+
+/// Fixes the distance from the kernel image's guest-physical place to its virtual one. Called once by the boot code.
+pub fn set_image_offset(offset: u64) {
+    IMAGE_OFFSET.store(offset, Ordering::Relaxed);
+}
+
+/// The guest-physical address of something in the kernel's image: a static.
+pub fn image_phys_of<T: ?Sized>(pointer: *const T) -> PhysAddr {
+    PhysAddr((pointer.cast::<u8>() as u64).wrapping_sub(IMAGE_OFFSET.load(Ordering::Relaxed)))
+}
+
 /// Where guest-physical `address` is in the direct map. Only memory that was mapped there
 /// ([`crate::Mmu::map_direct`]) may be accessed.
 #[inline]

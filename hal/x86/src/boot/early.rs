@@ -41,6 +41,7 @@ extern "C" fn coracle_early(start_info: u64, load: u64) -> u64 {
         (&mut (*boot))[256..].copy_from_slice(&(&(*root))[256..]);
     }
     hal_core::memory::set_direct_base(direct);
+    hal_core::memory::set_image_offset(base.wrapping_sub(load));
     base.wrapping_sub(load)
 }
 
