@@ -1,0 +1,13 @@
+//! Paths: the dentry cache, mounts, resolution, and the operations on names.
+
+mod create;
+mod dentry;
+mod mount;
+mod open;
+pub mod remove;
+mod walk;
+
+pub use dentry::{Dentry, cached};
+pub use mount::{Mount, MountInfo, Path, mounts, root_mount};
+pub use open::How;
+pub use walk::{Found, Last, Resolve, Walk};
