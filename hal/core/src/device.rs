@@ -187,7 +187,8 @@ pub struct Dma {
     pub len: usize,
 }
 
-/// Runs when a request is done; possibly in an interrupt.
+/// Runs when a request is done: in [`BlockDevice::poll`] or in [`BlockDevice::submit`], never in an interrupt.
+/// The driver holds no lock then, so it may submit again.
 pub type Completion = Box<dyn FnOnce(Result<()>) + Send>;
 
 /// What a disk is.
@@ -219,8 +220,11 @@ pub trait BlockDevice: Send + Sync {
     /// # Safety
     /// The memory of `buffers` stays valid, and for a read is not otherwise used, until `done` is called.
     unsafe fn submit(&self, op: BlockOp, position: u64, buffers: &[Dma], done: Completion);
-    /// Handles completions now, without an interrupt: for early boot and for short waits.
+    /// Runs the completions of what the device has finished; starts what waits. Cheap if there is nothing.
     fn poll(&self);
+    /// Calls `handler` in the interrupt when requests are finished: it shall see to it that
+    /// [`BlockDevice::poll`] is called soon.
+    fn on_interrupt(&self, handler: Handler);
     /// The disk's serial number or name, if it tells one.
     fn serial(&self) -> alloc::string::String {
         alloc::string::String::new()
@@ -241,10 +245,18 @@ pub trait ConsoleDevice: Send + Sync {
     }
 }
 
+/// Gets the bytes of an entropy request.
+pub type EntropyDone = Box<dyn FnOnce(&[u8]) + Send>;
+
 /// A source of randomness.
 pub trait EntropyDevice: Send + Sync {
-    /// Asks for bytes; `done` gets them, possibly in an interrupt.
-    fn request(&self, len: usize, done: Box<dyn FnOnce(&[u8]) + Send>) -> Result<()>;
+    /// Asks for up to `len` bytes; `done` gets them in [`EntropyDevice::poll`] (none if the device failed).
+    fn request(&self, len: usize, done: EntropyDone) -> Result<()>;
+    /// Hands over what has arrived.
+    fn poll(&self);
+    /// Calls `handler` in the interrupt when bytes have arrived: it shall see to it that
+    /// [`EntropyDevice::poll`] is called soon.
+    fn on_interrupt(&self, handler: Handler);
 }
 
 /// A memory balloon.
