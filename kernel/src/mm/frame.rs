@@ -265,6 +265,16 @@ pub fn with_reclaim<T>(mut get: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
+/// Free frames without those in per-CPU stocks: cheap.
+pub fn approximate_free() -> usize {
+    section::free_frames()
+}
+
+/// All frames that the allocator manages.
+pub fn total() -> usize {
+    section::total_frames()
+}
+
 /// Numbers for /proc/meminfo.
 pub fn stats() -> FrameStats {
     let cached = local::stocked_frames();

@@ -9,14 +9,29 @@
 // The contract is wider than what its present callers use.
 #![allow(dead_code)]
 
+mod access;
+mod fault;
 pub mod frame;
 pub mod heap;
 mod hooks;
+mod huge;
 mod local;
+mod map;
+mod protect;
 mod section;
+mod shared;
 mod shrink;
+mod space;
 pub mod stack;
 mod table;
+pub mod user;
+mod vma;
+mod zap;
+
+pub use fault::Fault;
+pub use map::{Fixed, Map};
+pub use space::AddressSpace;
+pub use vma::{Backing, Name, Prot, USER_END, VmaFlags};
 
 pub use shrink::register_shrinker;
 
@@ -24,23 +39,14 @@ use hal_core::BootInfo;
 
 /// Starts the frame allocator and with it the heap. On the boot CPU, before anything allocates.
 pub fn init(info: &'static BootInfo) {
+    table::init();
     section::init(info);
     frame::init();
     local::init();
     register_shrinker(stack::shrink);
 }
 
-/// A program's address space.
-pub struct AddressSpace;
-
-impl AddressSpace {
-    /// Makes this CPU use the space.
-    pub fn activate(self: &alloc::sync::Arc<Self>) {}
-    /// Makes this CPU use no application's space.
-    pub fn activate_kernel() {}
-}
-
-/// Resolves a page fault in kernel code.
-pub fn kernel_fault(_: &hal_core::cpu::PageFault, _: u64) -> Option<u64> {
-    None
+/// Resolves a page fault in kernel code: the address at which to go on, or `None` if it is a bug.
+pub fn kernel_fault(fault: &hal_core::cpu::PageFault, ip: u64) -> Option<u64> {
+    user::kernel_fault(fault, ip)
 }

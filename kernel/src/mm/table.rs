@@ -1,16 +1,52 @@
-//! Page tables: walking them, and making the tables in between.
+//! Page tables: reading entries, walking, making and splitting tables.
+//!
+//! Entries are made by `hal_core::Mmu`. Entries that are not present but not empty are the kernel's own: *held*
+//! pages, which a region without rights (`PROT_NONE`) keeps.
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use base::SpinLock;
 use hal_core::memory::direct;
-use hal_core::mmu::Pte;
-use hal_core::{PhysAddr, VirtAddr, platform};
+use hal_core::mmu::{Mmu, Pte, PteFlags};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
 
 use super::frame::{self, Purpose};
+use super::space::{AddressSpace, USER_ROOT_ENTRIES};
+
+/// Bytes under one entry of the level-2 table: a leaf table, or one huge page.
+pub const HUGE_SIZE: usize = 2 << 20;
+/// Order of a huge page's block.
+pub const HUGE_ORDER: u8 = 9;
+/// Entries in a table.
+pub const ENTRIES: usize = 512;
+
+/// On a leaf: the frame belongs to a page cache too. A private region copies it before a write.
+pub const CACHED: PteFlags = PteFlags::COW;
+
+/// Marks a held page; its address is in the usual bits.
+const HELD: u64 = 1 << 1;
+const HELD_SPECIAL: u64 = 1 << 2;
+const HELD_CACHED: u64 = 1 << 3;
+const HELD_ADDRESS: u64 = !(PAGE_SIZE as u64 - 1);
+
+/// `Mmu::address_mask`, or 0 if there is none: saves a virtual call per step of a walk.
+static ADDRESS_MASK: AtomicU64 = AtomicU64::new(0);
+
+/// Asks the platform once what never changes.
+pub fn init() {
+    ADDRESS_MASK.store(platform().mmu().address_mask().unwrap_or(0), Ordering::Relaxed);
+}
 
 /// Index into the table of `level` (1 leaf, 4 root) for an address.
 #[inline]
 pub const fn index(at: VirtAddr, level: u8) -> usize {
-    (at.0 >> (12 + 9 * (level as u32 - 1))) as usize & 511
+    (at.0 >> (12 + 9 * (level as u32 - 1))) as usize & (ENTRIES - 1)
+}
+
+/// Bytes under one entry of a table of `level`.
+#[inline]
+pub const fn span(level: u8) -> usize {
+    PAGE_SIZE << (9 * (level as u32 - 1))
 }
 
 /// Reads an entry.
@@ -24,15 +60,41 @@ pub unsafe fn read(table: PhysAddr, index: usize) -> Pte {
     unsafe { direct::<Pte>(table).add(index).read_volatile() }
 }
 
+/// The frame or table in a present entry.
+#[inline]
+pub fn address(entry: Pte, level: u8) -> PhysAddr {
+    match ADDRESS_MASK.load(Ordering::Relaxed) {
+        0 => platform().mmu().decode(entry, level).0,
+        mask => PhysAddr(entry.0 & mask),
+    }
+}
+
 /// The table that the entry points to, if there is one.
 ///
 /// # Safety
-/// `table` is a page table of `level`, above 1.
+/// `table` is a page table of `level`, above 1, and the entry is no leaf.
 #[inline]
 pub unsafe fn next(table: PhysAddr, index: usize, level: u8) -> Option<PhysAddr> {
     // SAFETY: by the caller.
     let entry = unsafe { read(table, index) };
-    entry.is_present().then(|| platform().mmu().decode(entry, level).0)
+    entry.is_present().then(|| address(entry, level))
+}
+
+/// A page that an entry holds without showing it: its address, and which of `SPECIAL` and [`CACHED`] it has.
+pub fn held(entry: Pte) -> Option<(PhysAddr, PteFlags)> {
+    (!entry.is_present() && entry.0 & HELD != 0).then(|| {
+        let mut flags = PteFlags::empty();
+        flags.set(PteFlags::SPECIAL, entry.0 & HELD_SPECIAL != 0);
+        flags.set(CACHED, entry.0 & HELD_CACHED != 0);
+        (PhysAddr(entry.0 & HELD_ADDRESS), flags)
+    })
+}
+
+/// An entry that holds `frame` without showing it.
+pub fn hold(frame: PhysAddr, flags: PteFlags) -> Pte {
+    let special = if flags.contains(PteFlags::SPECIAL) { HELD_SPECIAL } else { 0 };
+    let cached = if flags.contains(CACHED) { HELD_CACHED } else { 0 };
+    Pte(frame.0 | HELD | special | cached)
 }
 
 /// A new empty table for `level`.
@@ -47,6 +109,21 @@ pub fn new_table(level: u8, purpose: Purpose) -> Option<PhysAddr> {
         }
     }
     Some(table)
+}
+
+/// A new root with the kernel's half.
+pub fn new_root() -> Option<PhysAddr> {
+    let mmu = platform().mmu();
+    let root = new_table(4, Purpose::User)?;
+    let kernel = mmu.kernel_root();
+    // SAFETY: both are roots; the kernel's half never changes.
+    unsafe {
+        for start in (USER_ROOT_ENTRIES..ENTRIES).step_by(64) {
+            let entries: [Pte; 64] = core::array::from_fn(|i| read(kernel, start + i));
+            mmu.write(root, start, &entries);
+        }
+    }
+    Some(root)
 }
 
 /// Frees a table.
@@ -71,16 +148,97 @@ pub fn ensure_kernel(at: VirtAddr) -> Option<PhysAddr> {
     for level in [4, 3, 2] {
         // SAFETY: tables of the kernel half, which are never freed; the lock makes this the only writer in
         // the kernel area.
-        table = unsafe {
-            match next(table, index(at, level), level) {
-                Some(next) => next,
-                None => {
-                    let new = new_table(level - 1, Purpose::Kernel)?;
-                    mmu.write(table, index(at, level), &[mmu.table(new)]);
-                    new
-                }
-            }
-        };
+        table = unsafe { ensure_step(mmu, table, index(at, level), level, Purpose::Kernel)? };
     }
     Some(table)
+}
+
+/// The table below an entry, made if need be.
+///
+/// # Safety
+/// `table` is a live table of `level`, the entry no leaf, and the caller is the entry's only writer.
+unsafe fn ensure_step(mmu: &dyn Mmu, table: PhysAddr, index: usize, level: u8, purpose: Purpose) -> Option<PhysAddr> {
+    // SAFETY: by the caller.
+    unsafe {
+        if let Some(next) = next(table, index, level) {
+            return Some(next);
+        }
+        let new = new_table(level - 1, purpose)?;
+        mmu.write(table, index, &[mmu.table(new)]);
+        Some(new)
+    }
+}
+
+impl AddressSpace {
+    /// The level-2 table for `at`, made if need be. The layout is locked. `None` if memory is out.
+    #[inline]
+    pub(super) fn ensure_level2(&self, at: usize) -> Option<PhysAddr> {
+        match self.level2(at) {
+            None => self.make_level2(at),
+            found => found,
+        }
+    }
+
+    /// The level-2 table for `at`, if there is one.
+    #[inline]
+    pub(super) fn level2(&self, at: usize) -> Option<PhysAddr> {
+        let at = VirtAddr(at as u64);
+        // SAFETY: tables of this space, which live while its layout is locked; applications have no 1 GiB leaves.
+        unsafe { next(next(self.root, index(at, 4), 4)?, index(at, 3), 3) }
+    }
+
+    #[cold]
+    fn make_level2(&self, at: usize) -> Option<PhysAddr> {
+        let at = VirtAddr(at as u64);
+        let mmu = platform().mmu();
+        let _guard = self.upper.lock();
+        // SAFETY: this space's tables; entries at these levels are written under this lock only.
+        unsafe {
+            let level3 = ensure_step(mmu, self.root, index(at, 4), 4, Purpose::User)?;
+            ensure_step(mmu, level3, index(at, 3), 3, Purpose::User)
+        }
+    }
+
+    /// The leaf table for `at`, made if need be; a huge page there is split. `None` if memory is out. The caller
+    /// holds the leaf lock of `at`, or the layout for writing.
+    pub(super) fn ensure_leaf(&self, at: usize) -> Option<PhysAddr> {
+        let level2 = self.ensure_level2(at)?;
+        let slot = index(VirtAddr(at as u64), 2);
+        // SAFETY: a live table of this space; the caller is the entry's only writer.
+        unsafe {
+            if is_huge(read(level2, slot)) {
+                return split_huge(level2, slot);
+            }
+            ensure_step(platform().mmu(), level2, slot, 2, Purpose::User)
+        }
+    }
+}
+
+/// True for a present entry of a level-2 table that maps a huge page.
+#[inline]
+pub fn is_huge(entry: Pte) -> bool {
+    entry.is_present() && platform().mmu().decode(entry, 2).1.contains(PteFlags::HUGE)
+}
+
+/// Replaces a huge page by a table of single pages with the same frames and rights; returns that table. No flush is
+/// needed: both translate alike. `None` if memory is out.
+///
+/// # Safety
+/// The entry is a huge leaf whose block has one reference, and the caller is its only writer.
+pub unsafe fn split_huge(level2: PhysAddr, slot: usize) -> Option<PhysAddr> {
+    let mmu = platform().mmu();
+    let leaf_table = new_table(1, Purpose::User)?;
+    // SAFETY: by the caller; the new table is linked only when it is complete.
+    unsafe {
+        let (block, flags) = mmu.decode(read(level2, slot), 2);
+        frame::split(block, HUGE_ORDER);
+        let flags = flags - PteFlags::HUGE;
+        for first in (0..ENTRIES).step_by(64) {
+            let entries: [Pte; 64] =
+                core::array::from_fn(|i| mmu.leaf(block + ((first + i) * PAGE_SIZE) as u64, flags, 1));
+            mmu.write(leaf_table, first, &entries);
+        }
+        mmu.exchange(level2, slot, mmu.table(leaf_table));
+    }
+    Some(leaf_table)
 }

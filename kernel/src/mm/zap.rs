@@ -1,0 +1,297 @@
+//! Taking pages away: clearing entries, flushing, and only then freeing what they showed.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use hal_core::mmu::{Flush, Pte, PteFlags};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
+
+use super::frame;
+use super::space::AddressSpace;
+use super::table::{self, CACHED, ENTRIES, HUGE_SIZE};
+
+/// Frames gathered before a flush.
+const BATCH: usize = 128;
+
+/// Frames and tables that were unlinked but that a CPU may still know.
+pub(super) struct Gather<'a> {
+    space: &'a AddressSpace,
+    /// Addresses; bits 0..2 hold the level for a table, 0 for a frame.
+    items: [u64; BATCH],
+    len: usize,
+    /// What was unlinked since the last flush.
+    range: Range<usize>,
+    has_tables: bool,
+}
+
+/// Memory for splitting a huge page is out.
+#[derive(Debug)]
+pub(super) struct OutOfMemory;
+
+impl<'a> Gather<'a> {
+    pub(super) fn new(space: &'a AddressSpace) -> Self {
+        Self { space, items: [0; BATCH], len: 0, range: usize::MAX..0, has_tables: false }
+    }
+
+    /// Notes that entries for `range` were cleared or lost rights.
+    pub(super) fn touched(&mut self, range: Range<usize>) {
+        self.range.start = self.range.start.min(range.start);
+        self.range.end = self.range.end.max(range.end);
+    }
+
+    /// Takes over one reference to a frame.
+    pub(super) fn frame(&mut self, frame: PhysAddr) {
+        self.push(frame.0);
+    }
+
+    fn table(&mut self, table: PhysAddr, level: u8) {
+        self.has_tables = true;
+        self.push(table.0 | u64::from(level));
+    }
+
+    fn push(&mut self, item: u64) {
+        if self.len == BATCH {
+            self.finish();
+        }
+        self.items[self.len] = item;
+        self.len += 1;
+    }
+
+    /// Flushes and frees what was gathered so far.
+    pub(super) fn finish(&mut self) {
+        if self.range.start < self.range.end || self.has_tables {
+            if self.has_tables || self.range.len() > 32 * PAGE_SIZE {
+                self.space.flush(Flush::Space);
+            } else {
+                self.space.flush_pages(self.range.start, self.range.len() / PAGE_SIZE);
+            }
+        }
+        for &item in &self.items[..self.len] {
+            let address = PhysAddr(item & !(PAGE_SIZE as u64 - 1));
+            // SAFETY: the gatherer unlinked it and gave its reference to us; no CPU knows it after the flush.
+            unsafe {
+                match (item % PAGE_SIZE as u64) as u8 {
+                    0 => frame::put(address),
+                    level => table::free_table(address, level),
+                }
+            }
+        }
+        self.len = 0;
+        self.has_tables = false;
+        self.range = usize::MAX..0;
+    }
+}
+
+impl Drop for Gather<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Entries of one table that a visit covers.
+pub(super) enum Piece {
+    /// `count` entries of a leaf table from `first` on, for addresses from `at` on.
+    Leaf {
+        /// The leaf table.
+        table: PhysAddr,
+        /// The first entry.
+        first: usize,
+        /// How many.
+        count: usize,
+        /// Its address.
+        at: usize,
+    },
+    /// A huge page, whole.
+    Huge {
+        /// The level-2 table.
+        table: PhysAddr,
+        /// The entry.
+        index: usize,
+        /// The entry's value.
+        entry: Pte,
+        /// Its address.
+        at: usize,
+    },
+}
+
+impl AddressSpace {
+    /// Calls `visit` for every leaf table and huge page that overlaps `range`, with the leaf lock held. A huge page that
+    /// is only partly in it is split first. What is not mapped costs nothing but the look at upper tables.
+    pub(super) fn visit(
+        &self,
+        range: Range<usize>,
+        visit: &mut dyn FnMut(Piece),
+    ) -> core::result::Result<(), OutOfMemory> {
+        let mut at = range.start;
+        while at < range.end {
+            at = self.step(at, range.end, visit)?;
+        }
+        Ok(())
+    }
+
+    /// As [`AddressSpace::visit`], but only for the first piece; returns where to go on. No huge page is cut.
+    pub(super) fn visit_first(&self, range: Range<usize>, visit: &mut dyn FnMut(Piece)) -> usize {
+        let mut at = range.start;
+        let mut found = false;
+        while at < range.end && !found {
+            at = self
+                .step(at, range.end, &mut |piece| {
+                    found = true;
+                    visit(piece);
+                })
+                .unwrap_or(range.end);
+        }
+        at
+    }
+
+    /// Visits what is mapped at `at`, up to the end of its 2 MiB or of the range; returns where to go on.
+    fn step(
+        &self,
+        at: usize,
+        end: usize,
+        visit: &mut dyn FnMut(Piece),
+    ) -> core::result::Result<usize, OutOfMemory> {
+        let Some(level2) = self.level2(at) else {
+            return Ok(self.skip(at));
+        };
+        let stop = end.min((at / HUGE_SIZE + 1) * HUGE_SIZE);
+        let slot = table::index(VirtAddr(at as u64), 2);
+        // SAFETY: a live table of this space; an empty entry is just skipped.
+        if unsafe { table::read(level2, slot) } == Pte::EMPTY {
+            return Ok(stop);
+        }
+        let _guard = self.leaf_lock(at).lock();
+        // SAFETY: as above, now under the lock, so this thread is the entry's only writer.
+        let entry = unsafe { table::read(level2, slot) };
+        let huge = table::is_huge(entry);
+        if huge && stop - at == HUGE_SIZE {
+            visit(Piece::Huge { table: level2, index: slot, entry, at });
+            return Ok(stop);
+        }
+        // SAFETY: as above.
+        let leaf = unsafe {
+            if huge {
+                Some(table::split_huge(level2, slot).ok_or(OutOfMemory)?)
+            } else {
+                table::next(level2, slot, 2)
+            }
+        };
+        if let Some(table) = leaf {
+            let first = table::index(VirtAddr(at as u64), 1);
+            visit(Piece::Leaf { table, first, count: (stop - at) / PAGE_SIZE, at });
+        }
+        Ok(stop)
+    }
+
+    /// The next address after `at` that an existing upper table may cover.
+    fn skip(&self, at: usize) -> usize {
+        let address = VirtAddr(at as u64);
+        // SAFETY: this space's root.
+        let level = match unsafe { table::next(self.root, table::index(address, 4), 4) } {
+            None => 4,
+            Some(_) => 3,
+        };
+        (at / table::span(level) + 1).saturating_mul(table::span(level))
+    }
+
+    /// Splits the huge pages that the edges of `range` cut.
+    pub(super) fn split_edges(&self, range: &Range<usize>) -> core::result::Result<(), OutOfMemory> {
+        for edge in [range.start, range.end] {
+            if !edge.is_multiple_of(HUGE_SIZE) {
+                self.visit(edge..edge + 1, &mut |_| ())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away every page in `range`, whose edges cut no huge page (see [`AddressSpace::split_edges`]). Tables whose
+    /// whole span lies in `free` go too; for that the layout is held for writing.
+    pub(super) fn zap(&self, gather: &mut Gather, range: Range<usize>, free: Range<usize>) {
+        // No huge page is cut, so no split can run out of memory.
+        let done = self.visit(range.clone(), &mut |piece| match piece {
+            Piece::Leaf { table, first, count, at } => self.zap_leaf(gather, table, first, count, at),
+            Piece::Huge { table, index, entry, at } => {
+                // SAFETY: under the leaf lock; the reference goes to the gatherer.
+                unsafe { platform().mmu().exchange(table, index, Pte::EMPTY) };
+                gather.touched(at..at + HUGE_SIZE);
+                gather.frame(platform().mmu().decode(entry, 2).0);
+                self.anonymous_pages.fetch_sub(ENTRIES as isize, Ordering::Relaxed);
+            }
+        });
+        debug_assert!(done.is_ok());
+        if !free.is_empty() {
+            self.free_tables(gather, self.root, 4, 0, &range, &free);
+        }
+    }
+
+    fn zap_leaf(&self, gather: &mut Gather, leaf: PhysAddr, first: usize, count: usize, at: usize) {
+        let mmu = platform().mmu();
+        let (mut anonymous, mut file) = (0, 0);
+        for index in first..first + count {
+            // SAFETY: a live leaf table, its lock held.
+            let entry = unsafe { table::read(leaf, index) };
+            if entry == Pte::EMPTY {
+                continue;
+            }
+            let address = at + (index - first) * PAGE_SIZE;
+            if entry.is_present() {
+                // SAFETY: as above. The exchange makes sure that what is freed is what was mapped.
+                let old = unsafe { mmu.exchange(leaf, index, Pte::EMPTY) };
+                let (frame, flags) = mmu.decode(old, 1);
+                gather.touched(address..address + PAGE_SIZE);
+                if !flags.contains(PteFlags::SPECIAL) {
+                    if flags.contains(CACHED) { file += 1 } else { anonymous += 1 }
+                    gather.frame(frame);
+                }
+            } else {
+                // SAFETY: as above; no CPU uses an entry that is not present.
+                unsafe { mmu.write(leaf, index, &[Pte::EMPTY]) };
+                if let Some((frame, flags)) = table::held(entry)
+                    && !flags.contains(PteFlags::SPECIAL)
+                {
+                    if flags.contains(CACHED) { file += 1 } else { anonymous += 1 }
+                    gather.frame(frame);
+                }
+            }
+        }
+        self.anonymous_pages.fetch_sub(anonymous, Ordering::Relaxed);
+        self.file_pages.fetch_sub(file, Ordering::Relaxed);
+    }
+
+    /// Frees the tables below `parent` (of `level`, for addresses from `base` on) that lie wholly in `free`, as far as
+    /// `range` touches them. They are empty: nothing is mapped in `free`.
+    fn free_tables(
+        &self,
+        gather: &mut Gather,
+        parent: PhysAddr,
+        level: u8,
+        base: usize,
+        range: &Range<usize>,
+        free: &Range<usize>,
+    ) {
+        let span = table::span(level);
+        let first = range.start.saturating_sub(base) / span;
+        let limit = if level == 4 { super::space::USER_ROOT_ENTRIES } else { ENTRIES };
+        let last = (range.end - base).div_ceil(span).min(limit);
+        for index in first..last {
+            let at = base + index * span;
+            // SAFETY: live tables of this space; huge leaves in the range are gone, those beside it are told apart.
+            unsafe {
+                let entry = table::read(parent, index);
+                if !entry.is_present() || (level == 2 && table::is_huge(entry)) {
+                    continue;
+                }
+                let child = table::address(entry, level);
+                if level > 2 {
+                    let inner = range.start.max(at)..range.end.min(at + span);
+                    self.free_tables(gather, child, level - 1, at, &inner, free);
+                }
+                if free.start <= at && at + span <= free.end {
+                    platform().mmu().write(parent, index, &[Pte::EMPTY]);
+                    gather.touched(at..at + PAGE_SIZE);
+                    gather.table(child, level - 1);
+                }
+            }
+        }
+    }
+}
