@@ -474,6 +474,14 @@ impl PageSource for TmpInode {
         self.page_to_write(data, index, false)
     }
 
+    fn page_if_cached(&self, index: u64) -> Option<Frame> {
+        let data = self.data().ok()?;
+        if index >= data.size().div_ceil(PAGE) {
+            return None;
+        }
+        data.pages.lock().get(index).cloned()
+    }
+
     fn mark_dirty(&self, index: u64) {
         if let Ok(data) = self.data() {
             self.change();

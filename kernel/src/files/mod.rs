@@ -1,1 +1,83 @@
-//! Open files that are not in a file system, and the contents of /proc, /sys and /dev.
+//! Open files: descriptor table, pipes, eventfd, timerfd, signalfd, pidfd, epoll, locks, terminals, devices, and the
+//! contents of /proc, /sys and /dev. File systems and paths are the `fs` crate's; the calls are in `syscall`.
+#![forbid(unsafe_code)]
+
+mod context;
+mod table;
+
+use alloc::sync::Arc;
+
+use base::{Errno, Result};
+use fs::{Credentials, File, Path};
+
+pub use context::FsContext;
+pub use table::{FdTable, MAX_FD};
+
+use crate::process::limits::resource;
+use crate::sched;
+
+/// The running thread's descriptor table, lent to `f`. `EBADF` in a kernel thread.
+#[inline]
+pub fn with_table<R>(f: impl FnOnce(&FdTable) -> Result<R>) -> Result<R> {
+    sched::current().ext.files.with(|table| table.as_ref().map_or(Err(Errno::EBADF), |table| f(table)))
+}
+
+/// The file behind a descriptor of the running thread.
+#[inline]
+pub fn get(fd: i32) -> Result<Arc<dyn File>> {
+    with_table(|table| table.get(fd))
+}
+
+/// Gives `file` the lowest free descriptor of the running thread. `EMFILE`.
+pub fn install(file: Arc<dyn File>, close_on_exec: bool) -> Result<i32> {
+    install_from(file, close_on_exec, 0)
+}
+
+/// As [`install`], from number `from` on.
+pub fn install_from(file: Arc<dyn File>, close_on_exec: bool, from: usize) -> Result<i32> {
+    let limit = nofile();
+    with_table(|table| table.install(file, close_on_exec, from, limit))
+}
+
+/// `RLIMIT_NOFILE` of the running process.
+pub fn nofile() -> u64 {
+    sched::current().process().map_or(0, |process| process.limit(resource::NOFILE))
+}
+
+/// Closes a descriptor of the running thread.
+pub fn close_fd(fd: i32) -> Result<()> {
+    let file = with_table(|table| table.remove(fd))?;
+    closed(&file);
+    Ok(())
+}
+
+/// What goes with a descriptor besides its reference; its number is free already.
+pub fn closed(file: &Arc<dyn File>) {
+    file.descriptor_closed();
+}
+
+/// Closes what an exec closes.
+pub fn close_on_exec(table: &FdTable) {
+    for file in table.remove_range(0, u32::MAX, |close_on_exec| close_on_exec) {
+        closed(&file);
+    }
+}
+
+/// The running thread's root, working directory and umask, lent to `f`. `ENOENT` in a kernel thread.
+pub fn with_context<R>(f: impl FnOnce(&FsContext) -> Result<R>) -> Result<R> {
+    sched::current().ext.fs.with(|context| context.as_ref().map_or(Err(Errno::ENOENT), |context| f(context)))
+}
+
+/// The identity with which the running process accesses files.
+pub fn credentials() -> Credentials {
+    sched::current().process().map_or_else(Credentials::root, |process| {
+        let ids = process.credentials();
+        Credentials { uid: ids.uid.fs, gid: ids.gid.fs, groups: ids.groups.clone() }
+    })
+}
+
+/// Resolves `path` for the running process: for exec and the like.
+pub fn lookup(path: &[u8], how: fs::vfs::Resolve) -> Result<Path> {
+    let (root, cwd) = with_context(|context| Ok(context.both()))?;
+    fs::Walk { root: &root, start: &cwd, cred: &credentials() }.lookup(path, how)
+}
