@@ -1,0 +1,311 @@
+//! QEMU's command line for a plan, and what this machine offers for it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::args::{Accel, Machine, Net, Publish, RootKind};
+use crate::{EXIT_OURS, failure};
+
+/// The program that emulates the machine, unless `$CORACLE_QEMU` names another.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// A virtual machine.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    /// Kind.
+    pub machine: Machine,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// The kernel's ELF file.
+    pub kernel: PathBuf,
+    /// Its command line.
+    pub append: String,
+    /// The root image.
+    pub image: PathBuf,
+    /// How the image comes to the guest.
+    pub root: RootKind,
+    /// A file with more parameters, as a module.
+    pub params: Option<PathBuf>,
+    /// Network.
+    pub net: Net,
+    /// Forwarded ports.
+    pub publish: Vec<Publish>,
+    /// Hardware or emulation.
+    pub accel: Accel,
+    /// Count instructions.
+    pub icount: bool,
+    /// More arguments.
+    pub extra: Vec<OsString>,
+}
+
+impl Vm {
+    /// The arguments for QEMU. Its stdin and stdout are the guest's console.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut args = Arguments(Vec::new());
+        let suffix = if self.machine == Machine::Microvm { "device" } else { "pci" };
+        args.add("-nodefaults", "");
+        args.add("-no-user-config", "");
+        args.add("-no-reboot", "");
+        args.add("-display", "none");
+        args.add(
+            "-machine",
+            match self.machine {
+                Machine::Pc => "pc",
+                Machine::Q35 => "q35",
+                Machine::Microvm => "microvm,isa-serial=on,rtc=on",
+            },
+        );
+        if self.machine == Machine::Microvm {
+            args.add("-global", "virtio-mmio.force-legacy=false");
+        }
+        match (self.accel, self.icount) {
+            (Accel::Kvm, _) => {
+                args.add("-accel", "kvm");
+                args.add("-cpu", "host");
+            }
+            (Accel::Tcg, true) => {
+                args.add("-accel", "tcg");
+                args.add("-icount", "shift=0,sleep=off");
+                args.add("-cpu", "max");
+            }
+            (Accel::Tcg, false) => {
+                args.add("-accel", "tcg,thread=multi");
+                args.add("-cpu", "max");
+            }
+        }
+        args.add("-m", format!("{}k", self.memory >> 10));
+        args.add("-smp", self.cpus.to_string());
+        args.add("-kernel", &self.kernel);
+        args.add("-append", &self.append);
+        args.add("-chardev", "stdio,id=console,signal=off");
+        args.add("-serial", "chardev:console");
+        args.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
+        match (self.root, &self.params) {
+            (RootKind::Module, _) => args.add("-initrd", &self.image),
+            (RootKind::Disk, params) => {
+                args.add(
+                    "-drive",
+                    format!("if=none,id=root,format=raw,readonly=on,file.locking=off,file={}", comma(&self.image)),
+                );
+                args.add("-device", format!("virtio-blk-{suffix},drive=root"));
+                if let Some(params) = params {
+                    args.add("-initrd", params);
+                }
+            }
+        }
+        match &self.net {
+            Net::None => {}
+            Net::User => {
+                let forwards: String = self.publish.iter().map(forward).collect();
+                args.add("-netdev", format!("user,id=net0{forwards}"));
+            }
+            Net::Tap(name) => {
+                let queues = if self.cpus > 1 { format!(",queues={}", self.cpus) } else { String::new() };
+                let vhost =
+                    if self.accel == Accel::Kvm && Path::new("/dev/vhost-net").exists() { ",vhost=on" } else { "" };
+                args.add("-netdev", format!("tap,id=net0,ifname={name},script=no,downscript=no{queues}{vhost}"));
+            }
+        }
+        if self.net != Net::None {
+            let rom = if self.machine == Machine::Microvm { "" } else { ",romfile=" };
+            let queues = match &self.net {
+                Net::Tap(_) if self.cpus > 1 && suffix == "pci" => format!(",mq=on,vectors={}", 2 * self.cpus + 2),
+                Net::Tap(_) if self.cpus > 1 => ",mq=on".to_owned(),
+                _ => String::new(),
+            };
+            args.add("-device", format!("virtio-net-{suffix},netdev=net0{rom}{queues}"));
+        }
+        args.add("-object", "rng-builtin,id=rng0");
+        args.add("-device", format!("virtio-rng-{suffix},rng=rng0"));
+        args.add("-device", format!("virtio-balloon-{suffix}"));
+        args.0.extend(self.extra.iter().cloned());
+        args.0
+    }
+}
+
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn add(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        let value = value.into();
+        if !value.is_empty() {
+            self.0.push(value);
+        }
+    }
+}
+
+/// A path inside one of QEMU's comma-separated options.
+fn comma(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+fn forward(p: &Publish) -> String {
+    let address = match p.address {
+        Some(std::net::IpAddr::V6(a)) => format!("[{a}]"),
+        Some(a) => a.to_string(),
+        None => String::new(),
+    };
+    format!(",hostfwd={}:{address}:{}-:{}", if p.udp { "udp" } else { "tcp" }, p.host, p.guest)
+}
+
+/// Hardware virtualization where it is really there, else emulation.
+pub fn choose_accel(wanted: Option<Accel>) -> Result<Accel> {
+    match wanted {
+        Some(Accel::Kvm) if !kvm_is_there() => Err(failure(
+            EXIT_OURS,
+            "there is no hardware virtualization here: kvm_intel or kvm_amd is not loaded, or /dev/kvm does not open; leave --accel away",
+        )),
+        Some(accel) => Ok(accel),
+        None => Ok(if kvm_is_there() { Accel::Kvm } else { Accel::Tcg }),
+    }
+}
+
+/// /dev/kvm alone proves nothing: containers show it on machines without virtualization.
+fn kvm_is_there() -> bool {
+    let loaded = ["/sys/module/kvm_intel", "/sys/module/kvm_amd"].iter().any(|m| Path::new(m).exists());
+    loaded && File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+/// QEMU's program file.
+pub fn find() -> Result<PathBuf> {
+    let name = std::env::var_os("CORACLE_QEMU").unwrap_or_else(|| QEMU.into());
+    let path = PathBuf::from(&name);
+    let found = if path.components().count() > 1 {
+        path.is_file().then_some(path)
+    } else {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .map(|d| d.join(&name))
+            .find(|p| p.is_file())
+    };
+    found.ok_or_else(|| {
+        failure(
+            EXIT_OURS,
+            format!(
+                "QEMU is missing ({} is not on this machine); on Debian run: apt-get install qemu-system-x86",
+                name.display()
+            ),
+        )
+    })
+}
+
+/// Fails when a port to be forwarded is in use here.
+pub fn check_ports(ports: &[Publish]) -> Result<()> {
+    use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+    for p in ports {
+        let at = (p.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), p.host);
+        let outcome = if p.udp { UdpSocket::bind(at).map(drop) } else { TcpListener::bind(at).map(drop) };
+        let Err(e) = outcome else { continue };
+        let kind = if p.udp { "UDP" } else { "TCP" };
+        let message = match e.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!(
+                    "{kind} port {} is in use on this machine; choose another: -p {}:{}",
+                    p.host,
+                    alternative(p.host),
+                    p.guest
+                )
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!(
+                    "{kind} port {} needs root; choose one above 1023: -p {}:{}",
+                    p.host,
+                    alternative(p.host),
+                    p.guest
+                )
+            }
+            _ => format!("cannot listen at {kind} port {} of {}: {e}", p.host, at.0),
+        };
+        return Err(failure(EXIT_OURS, message));
+    }
+    Ok(())
+}
+
+fn alternative(port: u16) -> u16 {
+    if port < 1024 { port + 8000 } else { port.checked_add(1000).unwrap_or(18080) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm() -> Vm {
+        Vm {
+            machine: Machine::Q35,
+            memory: 64 << 20,
+            cpus: 2,
+            kernel: "/k".into(),
+            append: "init=/x".into(),
+            image: "/a,b.img".into(),
+            root: RootKind::Disk,
+            params: None,
+            net: Net::User,
+            publish: vec!["127.0.0.1:80:81".parse().unwrap(), "[::1]:5:6/udp".parse().unwrap()],
+            accel: Accel::Tcg,
+            icount: false,
+            extra: vec!["-x".into()],
+        }
+    }
+
+    fn line(vm: &Vm) -> String {
+        vm.arguments().iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn pci_machines() {
+        let text = line(&vm());
+        for part in [
+            "-machine q35",
+            "-m 65536k",
+            "-smp 2",
+            "file=/a,,b.img",
+            "virtio-blk-pci,drive=root",
+            "hostfwd=tcp:127.0.0.1:80-:81,hostfwd=udp:[::1]:5-:6",
+            "virtio-net-pci,netdev=net0,romfile=",
+            "virtio-rng-pci",
+            "virtio-balloon-pci",
+            "isa-debug-exit,iobase=0xf4",
+            "-accel tcg,thread=multi -cpu max",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert!(text.ends_with(" -x") && !text.contains("mq=on") && !text.contains("-initrd"));
+    }
+
+    #[test]
+    fn microvm_is_modern_mmio() {
+        let text = line(&Vm { machine: Machine::Microvm, ..vm() });
+        assert!(text.contains("virtio-mmio.force-legacy=false") && text.contains("virtio-net-device,netdev=net0"));
+        assert!(!text.contains("-pci"));
+    }
+
+    #[test]
+    fn tap_has_a_queue_for_each_cpu() {
+        let text = line(&Vm { net: Net::Tap("t0".into()), publish: vec![], ..vm() });
+        assert!(text.contains("ifname=t0,script=no,downscript=no,queues=2") && text.contains("mq=on,vectors=6"));
+    }
+
+    #[test]
+    fn modules() {
+        let text = line(&Vm { root: RootKind::Module, net: Net::None, ..vm() });
+        assert!(text.contains("-initrd /a,b.img") && !text.contains("virtio-blk") && !text.contains("netdev"));
+        let text = line(&Vm { params: Some("/p".into()), ..vm() });
+        assert!(text.contains("-initrd /p") && text.contains("virtio-blk"));
+    }
+
+    #[test]
+    fn a_port_in_use_is_told() {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let p = Publish { address: None, host: port, guest: 80, udp: false };
+        let e = check_ports(&[p]).unwrap_err().to_string();
+        assert!(e.contains(&format!("port {port} is in use")) && e.contains("-p "), "{e}");
+        drop(listener);
+        check_ports(&[p]).unwrap();
+    }
+}

@@ -1,0 +1,51 @@
+//! The user's terminal: raw mode for `--tty`, its size, and whether stdin has anything to say.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+
+use rustix::fs::{FileType, fstat};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// Raw mode, until it is dropped.
+pub struct Raw(Termios);
+
+impl Raw {
+    /// Puts the terminal on stdin into raw mode; `None` when stdin is no terminal.
+    pub fn enter() -> Option<Raw> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return None;
+        }
+        let before = tcgetattr(&stdin).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&stdin, OptionalActions::Now, &raw).ok()?;
+        Some(Raw(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // Nothing can be done when it fails: the terminal is gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+/// Rows and columns of the terminal; 24 and 80 without one.
+pub fn size() -> (u16, u16) {
+    match tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())) {
+        Ok(w) if w.ws_row > 0 && w.ws_col > 0 => (w.ws_row, w.ws_col),
+        _ => (24, 80),
+    }
+}
+
+/// Whether stdin is closed or /dev/null: then the program gets /dev/null too.
+pub fn stdin_is_null() -> bool {
+    match fstat(io::stdin().as_fd()) {
+        Err(_) => true,
+        Ok(s) => {
+            FileType::from_raw_mode(s.st_mode) == FileType::CharacterDevice
+                && (rustix::fs::major(s.st_rdev), rustix::fs::minor(s.st_rdev)) == (1, 3)
+        }
+    }
+}
