@@ -38,11 +38,8 @@ impl Status {
     /// Replaces the flags that may change; the others stay.
     pub fn set(&self, flags: OpenFlags) {
         let mask = OpenFlags::changeable().bits();
-        let _ = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
-                Some(old & !mask | flags.bits() & mask)
-            });
+        let _ =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| Some(old & !mask | flags.bits() & mask));
     }
     /// Sets or clears one flag.
     pub fn assign(&self, flag: OpenFlags, on: bool) {

@@ -68,13 +68,7 @@ pub trait Inode: Send + Sync + 'static {
         Err(Errno::ENOTDIR)
     }
     /// Makes a name that does not exist.
-    fn create(
-        &self,
-        name: &[u8],
-        new: New<'_>,
-        mode: u32,
-        cred: &Credentials,
-    ) -> Result<Arc<dyn Inode>> {
+    fn create(&self, name: &[u8], new: New<'_>, mode: u32, cred: &Credentials) -> Result<Arc<dyn Inode>> {
         let _ = (name, new, mode, cred);
         Err(Errno::EPERM)
     }
@@ -95,22 +89,12 @@ pub trait Inode: Send + Sync + 'static {
     }
     /// Moves `old` to `new` in `new_dir`, replacing what is there (an empty directory or another file), or with
     /// `exchange` swapping both. Types have been checked.
-    fn rename(
-        &self,
-        old: &[u8],
-        new_dir: &Arc<dyn Inode>,
-        new: &[u8],
-        exchange: bool,
-    ) -> Result<()> {
+    fn rename(&self, old: &[u8], new_dir: &Arc<dyn Inode>, new: &[u8], exchange: bool) -> Result<()> {
         let _ = (old, new_dir, new, exchange);
         Err(Errno::EPERM)
     }
     /// Lists names from position `from` on (0 at first), without `.` and `..`, until `emit` returns false.
-    fn readdir(
-        &self,
-        from: u64,
-        emit: &mut dyn FnMut(&DirEntry<'_>) -> bool,
-    ) -> Result<()> {
+    fn readdir(&self, from: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
         let _ = (from, emit);
         Err(Errno::ENOTDIR)
     }
@@ -211,12 +195,7 @@ pub trait Inode: Send + Sync + 'static {
     }
 
     /// Opens it; `this` is the inode itself and `path` is where it was found.
-    fn open(
-        &self,
-        this: &Arc<dyn Inode>,
-        path: &Path,
-        flags: OpenFlags,
-    ) -> Result<Arc<dyn File>> {
+    fn open(&self, this: &Arc<dyn Inode>, path: &Path, flags: OpenFlags) -> Result<Arc<dyn File>> {
         open_default(this, path, flags)
     }
 }
@@ -232,11 +211,7 @@ pub fn set_open_special(open: OpenSpecial) {
 }
 
 /// Opens by type: what most inodes do.
-pub fn open_default(
-    inode: &Arc<dyn Inode>,
-    path: &Path,
-    flags: OpenFlags,
-) -> Result<Arc<dyn File>> {
+pub fn open_default(inode: &Arc<dyn Inode>, path: &Path, flags: OpenFlags) -> Result<Arc<dyn File>> {
     match inode.kind() {
         FileType::Regular => Ok(Arc::new(RegularFile::new(path.clone(), flags))),
         FileType::Directory => Ok(Arc::new(DirectoryFile::new(path.clone(), flags))),

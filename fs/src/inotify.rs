@@ -90,11 +90,8 @@ impl State {
 impl Inotify {
     /// A new instance.
     pub fn new(flags: OpenFlags) -> Arc<Self> {
-        let inotify = Arc::new(Self {
-            status: Status::new(flags),
-            subject: Subject::new(),
-            state: SpinLock::default(),
-        });
+        let inotify =
+            Arc::new(Self { status: Status::new(flags), subject: Subject::new(), state: SpinLock::default() });
         let mut instances = INSTANCES.lock();
         instances.retain(|i| i.strong_count() > 0);
         instances.push(Arc::downgrade(&inotify));
@@ -220,11 +217,7 @@ impl File for Inotify {
     }
 
     fn poll(&self) -> Events {
-        if self.state.lock().queue.is_empty() {
-            Events::empty()
-        } else {
-            Events::IN | Events::RDNORM
-        }
+        if self.state.lock().queue.is_empty() { Events::empty() } else { Events::IN | Events::RDNORM }
     }
 
     fn subject(&self) -> &Subject {

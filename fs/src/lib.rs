@@ -20,6 +20,7 @@ pub mod pagemap;
 pub mod regular;
 pub mod synth;
 pub mod tmpfs;
+pub mod tty;
 pub mod types;
 pub mod vfs;
 

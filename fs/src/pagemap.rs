@@ -23,10 +23,7 @@ struct Node {
 
 impl Node {
     fn new() -> Box<Self> {
-        Box::new(Self {
-            slots: [const { Slot::Empty }; FANOUT],
-            used: 0,
-        })
+        Box::new(Self { slots: [const { Slot::Empty }; FANOUT], used: 0 })
     }
 }
 
@@ -46,11 +43,7 @@ fn step(index: u64, level: u32) -> usize {
 impl PageMap {
     /// Without pages.
     pub const fn new() -> Self {
-        Self {
-            root: None,
-            height: 0,
-            len: 0,
-        }
+        Self { root: None, height: 0, len: 0 }
     }
 
     /// How many pages are there.

@@ -24,12 +24,7 @@ impl RegularFile {
     /// Opened at `path`, which is not negative.
     pub fn new(path: Path, flags: OpenFlags) -> Self {
         let inode = path.inode_arc();
-        Self {
-            path,
-            inode,
-            status: Status::new(flags),
-            position: Mutex::new(0),
-        }
+        Self { path, inode, status: Status::new(flags), position: Mutex::new(0) }
     }
 
     /// The inode behind it.
@@ -67,10 +62,7 @@ pub fn seek_position(
             return find(offset, whence == Whence::Hole);
         }
     };
-    (base as i64)
-        .checked_add(offset)
-        .ok_or(Errno::EOVERFLOW)
-        .and_then(|p| u64::try_from(p).map_err(|_| Errno::EINVAL))
+    (base as i64).checked_add(offset).ok_or(Errno::EOVERFLOW).and_then(|p| u64::try_from(p).map_err(|_| Errno::EINVAL))
 }
 
 impl File for RegularFile {
@@ -91,8 +83,7 @@ impl File for RegularFile {
 
     fn write(&self, input: &mut In<'_>, flags: IoFlags) -> Result<usize> {
         let mut position = self.position.lock();
-        let append =
-            self.status.get().contains(OpenFlags::APPEND) || flags.contains(IoFlags::APPEND);
+        let append = self.status.get().contains(OpenFlags::APPEND) || flags.contains(IoFlags::APPEND);
         let place = if append { Place::End } else { Place::At(*position) };
         let (n, after) = self.inode.write_at(place, input)?;
         *position = after;
@@ -111,8 +102,7 @@ impl File for RegularFile {
 
     fn write_at(&self, offset: u64, input: &mut In<'_>, flags: IoFlags) -> Result<usize> {
         // As Linux: with O_APPEND the offset does not count.
-        let append =
-            self.status.get().contains(OpenFlags::APPEND) || flags.contains(IoFlags::APPEND);
+        let append = self.status.get().contains(OpenFlags::APPEND) || flags.contains(IoFlags::APPEND);
         let place = if append { Place::End } else { Place::At(offset) };
         let (n, _) = self.inode.write_at(place, input)?;
         self.wrote(n)?;
@@ -121,9 +111,8 @@ impl File for RegularFile {
 
     fn seek(&self, offset: i64, whence: Whence) -> Result<u64> {
         let mut position = self.position.lock();
-        *position = seek_position(*position, offset, whence, self.inode.size(), |o, hole| {
-            self.inode.seek_data(o, hole)
-        })?;
+        *position =
+            seek_position(*position, offset, whence, self.inode.size(), |o, hole| self.inode.seek_data(o, hole))?;
         Ok(*position)
     }
 
@@ -170,11 +159,7 @@ impl Drop for RegularFile {
 
 fn closed(path: &Path, flags: OpenFlags) {
     if notify::active() {
-        let change = if flags.writable() {
-            Change::CLOSE_WRITE
-        } else {
-            Change::CLOSE_NOWRITE
-        };
+        let change = if flags.writable() { Change::CLOSE_WRITE } else { Change::CLOSE_NOWRITE };
         notify::to_path(path, change);
     }
 }
@@ -191,12 +176,7 @@ impl DirectoryFile {
     /// Opened at `path`, which is not negative.
     pub fn new(path: Path, flags: OpenFlags) -> Self {
         let inode = path.inode_arc();
-        Self {
-            path,
-            inode,
-            status: Status::new(flags),
-            position: Mutex::new(0),
-        }
+        Self { path, inode, status: Status::new(flags), position: Mutex::new(0) }
     }
 }
 
@@ -239,17 +219,10 @@ impl File for DirectoryFile {
         }
         let mut position = self.position.lock();
         while *position < OWN {
-            let (name, path): (&[u8], Path) = if *position == 0 {
-                (b".", self.path.clone())
-            } else {
-                (b"..", self.path.parent())
-            };
-            let entry = DirEntry {
-                name,
-                ino: path.inode()?.stat()?.ino,
-                kind: FileType::Directory,
-                next: *position + 1,
-            };
+            let (name, path): (&[u8], Path) =
+                if *position == 0 { (b".", self.path.clone()) } else { (b"..", self.path.parent()) };
+            let entry =
+                DirEntry { name, ino: path.inode()?.stat()?.ino, kind: FileType::Directory, next: *position + 1 };
             if !emit(&entry) {
                 return Ok(());
             }
@@ -280,11 +253,7 @@ impl File for DirectoryFile {
 
 impl DirectoryFile {
     fn refusal(&self) -> Errno {
-        if self.status.get().contains(OpenFlags::PATH) {
-            Errno::EBADF
-        } else {
-            Errno::EISDIR
-        }
+        if self.status.get().contains(OpenFlags::PATH) { Errno::EBADF } else { Errno::EISDIR }
     }
 }
 

@@ -289,8 +289,7 @@ impl File for TextFile {
         if whence == Whence::End {
             return Err(Errno::EINVAL);
         }
-        state.position =
-            seek_position(state.position, offset, whence, 0, |_, _| Err(Errno::EINVAL))?;
+        state.position = seek_position(state.position, offset, whence, 0, |_, _| Err(Errno::EINVAL))?;
         Ok(state.position)
     }
 

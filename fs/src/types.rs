@@ -80,10 +80,7 @@ impl Time {
     /// The wall clock.
     pub fn now() -> Self {
         let ns = base::time::wall_ns();
-        Self {
-            sec: (ns / 1_000_000_000) as i64,
-            nsec: (ns % 1_000_000_000) as u32,
-        }
+        Self { sec: (ns / 1_000_000_000) as i64, nsec: (ns % 1_000_000_000) as u32 }
     }
 }
 
@@ -255,11 +252,7 @@ pub struct Credentials {
 impl Credentials {
     /// The superuser.
     pub fn root() -> Self {
-        Self {
-            uid: 0,
-            gid: 0,
-            groups: Arc::new([]),
-        }
+        Self { uid: 0, gid: 0, groups: Arc::new([]) }
     }
 
     /// Member of `gid`.
@@ -272,11 +265,7 @@ impl Credentials {
         if self.uid == 0 {
             let directory = stat.mode & S_IFMT == FileType::Directory.mode_bits();
             let runnable = directory || stat.mode & 0o111 != 0;
-            return if wanted & MAY_EXEC == 0 || runnable {
-                Ok(())
-            } else {
-                Err(Errno::EACCES)
-            };
+            return if wanted & MAY_EXEC == 0 || runnable { Ok(()) } else { Err(Errno::EACCES) };
         }
         let bits = if self.uid == stat.uid {
             stat.mode >> 6
@@ -285,11 +274,7 @@ impl Credentials {
         } else {
             stat.mode
         };
-        if bits & wanted == wanted {
-            Ok(())
-        } else {
-            Err(Errno::EACCES)
-        }
+        if bits & wanted == wanted { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// The owner, or the superuser.

@@ -42,10 +42,7 @@ enum Extent {
 
 impl EroInode {
     pub fn read(fs: &Arc<Erofs>, nid: u64) -> Result<Self> {
-        let at = nid
-            .checked_mul(SLOT)
-            .and_then(|o| o.checked_add(fs.meta_start))
-            .ok_or(Errno::EIO)?;
+        let at = nid.checked_mul(SLOT).and_then(|o| o.checked_add(fs.meta_start)).ok_or(Errno::EIO)?;
         let mut raw = [0; 64];
         fs.read(at, &mut raw[..32])?;
         let format = u16_at(&raw, 0);
@@ -56,10 +53,7 @@ impl EroInode {
         let mode = u32::from(u16_at(&raw, 4));
         let kind = FileType::from_mode(mode).ok_or(Errno::EIO)?;
         let (size, nlink, uid, gid, time, header) = if extended {
-            let time = Time {
-                sec: u64_at(&raw, 32) as i64,
-                nsec: u32_at(&raw, 40).min(999_999_999),
-            };
+            let time = Time { sec: u64_at(&raw, 32) as i64, nsec: u32_at(&raw, 40).min(999_999_999) };
             (u64_at(&raw, 8), u32_at(&raw, 44), u32_at(&raw, 24), u32_at(&raw, 28), time, 64)
         } else {
             let (nlink, uid, gid) = (u16_at(&raw, 6), u16_at(&raw, 24), u16_at(&raw, 26));
@@ -98,11 +92,7 @@ impl EroInode {
             nlink,
             uid,
             gid,
-            rdev: if device {
-                makedev(union >> 8 & 0xfff, union & 0xff | union >> 12 & 0xfff00)
-            } else {
-                0
-            },
+            rdev: if device { makedev(union >> 8 & 0xfff, union & 0xff | union >> 12 & 0xfff00) } else { 0 },
             size,
             blksize: 4096,
             blocks: size.div_ceil(block) * (block / 512),
@@ -254,8 +244,7 @@ impl Lower for EroInode {
             match self.extent(start)? {
                 // Whole pages of the image, or its last piece: what follows in that page is padding.
                 Extent::At(at, len)
-                    if at.is_multiple_of(PAGE)
-                        && (len >= PAGE || (start + len == size && self.padded())) =>
+                    if at.is_multiple_of(PAGE) && (len >= PAGE || (start + len == size && self.padded())) =>
                 {
                     let whole = if start + len == size { len.div_ceil(PAGE) } else { len / PAGE };
                     let n = whole.min(end - index);

@@ -140,10 +140,7 @@ impl Erofs {
             return error(format!("the image is truncated: it has {} of {bytes} bytes", fs.len));
         }
         fs.meta_start = u64::from(u32_at(&sb, 40)) << fs.block_bits;
-        fs.time = crate::Time {
-            sec: u64_at(&sb, 24) as i64,
-            nsec: u32_at(&sb, 32).min(999_999_999),
-        };
+        fs.time = crate::Time { sec: u64_at(&sb, 24) as i64, nsec: u32_at(&sb, 32).min(999_999_999) };
         let fs = Arc::new(fs);
         let root = inode::EroInode::read(&fs, u64::from(u16_at(&sb, 14)))
             .map_err(|e| MountError(format!("the root directory of the image cannot be read: {e}")))?;

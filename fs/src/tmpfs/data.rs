@@ -84,11 +84,7 @@ impl Data {
     }
 
     fn sealed(&self, seals: u32) -> Result<()> {
-        if self.seals() & seals != 0 {
-            Err(Errno::EPERM)
-        } else {
-            Ok(())
-        }
+        if self.seals() & seals != 0 { Err(Errno::EPERM) } else { Ok(()) }
     }
 
     pub fn seek_data(&self, offset: u64, hole: bool) -> Result<u64> {
@@ -311,9 +307,8 @@ impl TmpInode {
         while at < start + wanted as u64 {
             let (index, within) = (at / PAGE, (at % PAGE) as usize);
             let n = (FRAME_SIZE - within).min((start + wanted as u64 - at) as usize);
-            let moved = self
-                .page_to_write(data, index, n == FRAME_SIZE)
-                .and_then(|frame| input.read_frame(&frame, within, n));
+            let moved =
+                self.page_to_write(data, index, n == FRAME_SIZE).and_then(|frame| input.read_frame(&frame, within, n));
             match moved {
                 Ok(moved) => {
                     at += moved as u64;
@@ -441,7 +436,9 @@ impl TmpInode {
         let (first, last) = (offset.div_ceil(PAGE), end / PAGE);
         let partial = |at: u64, to: u64| -> Result<()> {
             let index = at / PAGE;
-            if at < to && let Some(frame) = self.present(data, index)? {
+            if at < to
+                && let Some(frame) = self.present(data, index)?
+            {
                 self.dirty(data, index)?;
                 frame.zero((at % PAGE) as usize..(at % PAGE + (to - at)) as usize);
             }

@@ -130,13 +130,7 @@ impl TmpInode {
         }
     }
 
-    pub(super) fn move_entry(
-        &self,
-        old: &[u8],
-        to: &TmpInode,
-        new: &[u8],
-        exchange: bool,
-    ) -> Result<()> {
+    pub(super) fn move_entry(&self, old: &[u8], to: &TmpInode, new: &[u8], exchange: bool) -> Result<()> {
         let inode = self.find(old)?;
         let target = match to.find(new) {
             Ok(inode) => Some(inode),
@@ -215,11 +209,7 @@ impl TmpInode {
         Ok(())
     }
 
-    pub(super) fn list(
-        &self,
-        from: u64,
-        emit: &mut dyn FnMut(&DirEntry<'_>) -> bool,
-    ) -> Result<()> {
+    pub(super) fn list(&self, from: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
         const BATCH: usize = 64;
         self.merge()?;
         let mut from = from;

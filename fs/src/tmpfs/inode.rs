@@ -44,12 +44,7 @@ pub struct TmpInode {
 const XATTR_MAX: usize = 65_536;
 
 impl TmpInode {
-    pub(super) fn new(
-        fs: Arc<TmpFs>,
-        kind: FileType,
-        stat: Stat,
-        lower: Option<Arc<dyn Lower>>,
-    ) -> Arc<Self> {
+    pub(super) fn new(fs: Arc<TmpFs>, kind: FileType, stat: Stat, lower: Option<Arc<dyn Lower>>) -> Arc<Self> {
         Self::with_body(
             fs,
             kind,
@@ -64,13 +59,7 @@ impl TmpInode {
         )
     }
 
-    fn with_body(
-        fs: Arc<TmpFs>,
-        kind: FileType,
-        stat: Stat,
-        body: Body,
-        lower: Option<Arc<dyn Lower>>,
-    ) -> Arc<Self> {
+    fn with_body(fs: Arc<TmpFs>, kind: FileType, stat: Stat, body: Body, lower: Option<Arc<dyn Lower>>) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             fs,
@@ -227,13 +216,7 @@ impl Inode for TmpInode {
         self.find(name).map(|inode| inode as Arc<dyn Inode>)
     }
 
-    fn create(
-        &self,
-        name: &[u8],
-        new: New<'_>,
-        mode: u32,
-        cred: &Credentials,
-    ) -> Result<Arc<dyn Inode>> {
+    fn create(&self, name: &[u8], new: New<'_>, mode: u32, cred: &Credentials) -> Result<Arc<dyn Inode>> {
         let inode = self.make(new, mode, cred);
         self.add_entry(name, inode.clone())?;
         Ok(inode)
@@ -260,13 +243,7 @@ impl Inode for TmpInode {
         self.remove_entry(name, inode)
     }
 
-    fn rename(
-        &self,
-        old: &[u8],
-        new_dir: &Arc<dyn Inode>,
-        new: &[u8],
-        exchange: bool,
-    ) -> Result<()> {
+    fn rename(&self, old: &[u8], new_dir: &Arc<dyn Inode>, new: &[u8], exchange: bool) -> Result<()> {
         let new_dir = new_dir.as_any().downcast_ref::<Self>().ok_or(Errno::EXDEV)?;
         self.move_entry(old, new_dir, new, exchange)
     }

@@ -95,14 +95,7 @@ impl TmpFs {
     }
 
     /// A new inode without a name.
-    pub fn fresh(
-        self: &Arc<Self>,
-        kind: FileType,
-        mode: u32,
-        uid: u32,
-        gid: u32,
-        rdev: u64,
-    ) -> Arc<TmpInode> {
+    pub fn fresh(self: &Arc<Self>, kind: FileType, mode: u32, uid: u32, gid: u32, rdev: u64) -> Arc<TmpInode> {
         let now = Time::now();
         let stat = Stat {
             dev: self.dev,
@@ -177,9 +170,7 @@ impl TmpFs {
     fn charge(&self, pages: u64) -> Result<()> {
         let limit = self.limit.load(Ordering::Relaxed);
         self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                (used + pages <= limit).then_some(used + pages)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| (used + pages <= limit).then_some(used + pages))
             .map(|_| ())
             .map_err(|_| Errno::ENOSPC)
     }

@@ -262,7 +262,11 @@ impl LineDiscipline {
             }
             return;
         }
-        if self.canonical() { self.line.push(byte) } else { self.ready.push_back(byte) }
+        if self.canonical() {
+            self.line.push(byte)
+        } else {
+            self.ready.push_back(byte)
+        }
         self.echo(byte, reaction);
     }
 

@@ -63,11 +63,7 @@ impl Walk<'_> {
         let directory = matches!(new, New::Directory);
         let inode = dir.create(name, new, mode, self.cred)?;
         let dentry = found.dir.dentry.add_child(name, inode);
-        let change = if directory {
-            Change::CREATE | Change::ISDIR
-        } else {
-            Change::CREATE
-        };
+        let change = if directory { Change::CREATE | Change::ISDIR } else { Change::CREATE };
         notify::in_directory(&**dir, change, name, 0);
         Ok(Path::new(found.dir.mount.clone(), dentry))
     }

@@ -188,10 +188,8 @@ impl Dentry {
 
     fn put(self: &Arc<Self>, child: &Arc<Dentry>, name: &[u8]) {
         let name: Arc<[u8]> = Arc::from(name);
-        let old = core::mem::replace(
-            &mut *child.place.lock(),
-            Place { parent: Some(self.clone()), name: name.clone() },
-        );
+        let old =
+            core::mem::replace(&mut *child.place.lock(), Place { parent: Some(self.clone()), name: name.clone() });
         let replaced = {
             let mut children = self.children.lock();
             children.generation += 1;
@@ -264,9 +262,7 @@ fn remember(dentry: &Arc<Dentry>) {
             continue;
         };
         let parent = candidate.parent();
-        let busy = candidate.used.swap(false, Ordering::Relaxed)
-            || candidate.is_unlinked()
-            || parent.is_none();
+        let busy = candidate.used.swap(false, Ordering::Relaxed) || candidate.is_unlinked() || parent.is_none();
         drop(clock);
         let evicted = !busy && parent.is_some_and(|p| p.evict(&candidate, 2));
         let keep = !evicted && !candidate.is_unlinked();

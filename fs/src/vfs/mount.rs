@@ -52,11 +52,7 @@ impl Mount {
 
     /// `EROFS` if nothing may change here.
     pub fn writable(&self) -> Result<()> {
-        if self.read_only() {
-            Err(Errno::EROFS)
-        } else {
-            Ok(())
-        }
+        if self.read_only() { Err(Errno::EROFS) } else { Ok(()) }
     }
 
     /// Makes it read-only or writable (`MS_REMOUNT`).
@@ -66,10 +62,7 @@ impl Mount {
 
     /// The root of this mount.
     pub fn root_path(self: &Arc<Self>) -> Path {
-        Path {
-            mount: self.clone(),
-            dentry: self.root.clone(),
-        }
+        Path { mount: self.clone(), dentry: self.root.clone() }
     }
 }
 
@@ -196,13 +189,7 @@ impl Path {
     }
 
     /// Mounts the file system (or part of one) at `root` here. Returns the new mount's root.
-    pub fn mount_here(
-        &self,
-        root: Arc<Dentry>,
-        kind: &'static str,
-        source: &str,
-        read_only: bool,
-    ) -> Result<Path> {
+    pub fn mount_here(&self, root: Arc<Dentry>, kind: &'static str, source: &str, read_only: bool) -> Result<Path> {
         let is_dir = |d: &Dentry| d.inode().map(|i| i.kind() == crate::FileType::Directory);
         if is_dir(&root) != is_dir(&self.dentry) {
             return Err(Errno::ENOTDIR);

@@ -26,10 +26,7 @@ impl Walk<'_> {
         self.may_change(dir)?;
         if self.cred.uid != 0 {
             let stat = dir.inode()?.stat()?;
-            if stat.mode & 0o1000 != 0
-                && !self.cred.owns(&stat)
-                && !self.cred.owns(&child.inode()?.stat()?)
-            {
+            if stat.mode & 0o1000 != 0 && !self.cred.owns(&stat) && !self.cred.owns(&child.inode()?.stat()?) {
                 return Err(Errno::EPERM);
             }
         }

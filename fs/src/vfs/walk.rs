@@ -77,11 +77,7 @@ impl Walk<'_> {
     /// Finds what `path` names. `ENOENT` if there is nothing.
     pub fn lookup(&self, path: &[u8], how: Resolve) -> Result<Path> {
         if path.is_empty() {
-            return if how.contains(Resolve::EMPTY) {
-                Ok(self.start.clone())
-            } else {
-                Err(Errno::ENOENT)
-            };
+            return if how.contains(Resolve::EMPTY) { Ok(self.start.clone()) } else { Err(Errno::ENOENT) };
         }
         let found = self.parent(path, how)?;
         self.finish(found, how)
@@ -133,8 +129,7 @@ impl Walk<'_> {
             };
         }
         let target = inode.readlink()?;
-        self.walk(found.dir.clone(), &target, how, links)
-            .map(Followed::Found)
+        self.walk(found.dir.clone(), &target, how, links).map(Followed::Found)
     }
 
     /// The directory that holds the last component of `path`, which is not looked up.
@@ -157,11 +152,7 @@ impl Walk<'_> {
 
     fn up(&self, at: &Path, how: Resolve) -> Result<Path> {
         if how.intersects(Resolve::BENEATH | Resolve::IN_ROOT) && at.same(self.start) {
-            return if how.contains(Resolve::BENEATH) {
-                Err(Errno::EXDEV)
-            } else {
-                Ok(at.clone())
-            };
+            return if how.contains(Resolve::BENEATH) { Err(Errno::EXDEV) } else { Ok(at.clone()) };
         }
         let up = at.parent_within(self.root);
         if how.contains(Resolve::NO_XDEV) && up.mount.id() != at.mount.id() {
@@ -199,10 +190,7 @@ impl Walk<'_> {
             if position == rest.len() {
                 return Ok(Found { dir: at, last: Last::Root, slash: true, links });
             }
-            let end = rest[position..]
-                .iter()
-                .position(|&b| b == b'/')
-                .map_or(rest.len(), |n| position + n);
+            let end = rest[position..].iter().position(|&b| b == b'/').map_or(rest.len(), |n| position + n);
             let name = &rest[position..end];
             let slash = end < rest.len();
             let is_last = rest[end..].iter().all(|&b| b == b'/');
@@ -285,9 +273,5 @@ pub(super) enum Followed {
 }
 
 fn directory_if(path: Path, wanted: bool) -> Result<Path> {
-    if wanted && path.inode()?.kind() != FileType::Directory {
-        Err(Errno::ENOTDIR)
-    } else {
-        Ok(path)
-    }
+    if wanted && path.inode()?.kind() != FileType::Directory { Err(Errno::ENOTDIR) } else { Ok(path) }
 }
