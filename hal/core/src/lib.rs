@@ -106,6 +106,7 @@ pub trait Kernel: Sync {
     fn shutdown_requested(&self);
 }
 
+static DEVICE_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
 static EARLY_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
 static PLATFORM: spin::Once<&'static dyn Platform> = spin::Once::new();
 static KERNEL: spin::Once<&'static dyn Kernel> = spin::Once::new();
@@ -115,8 +116,16 @@ pub fn set_early_console(console: &'static dyn Console) {
     EARLY_CONSOLE.call_once(|| console);
 }
 
-/// The console that works now: the platform's, or the boot code's before that.
+/// Makes a device the console, in place of the platform's.
+pub fn set_console(console: &'static dyn Console) {
+    DEVICE_CONSOLE.call_once(|| console);
+}
+
+/// The console that works now: the one chosen, else the platform's, or the boot code's before that.
 pub fn console() -> Option<&'static dyn Console> {
+    if let Some(console) = DEVICE_CONSOLE.get() {
+        return Some(*console);
+    }
     try_platform().map(Platform::console).or_else(|| EARLY_CONSOLE.get().copied())
 }
 

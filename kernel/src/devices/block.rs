@@ -1,0 +1,324 @@
+//! Disks: whole frames and byte ranges, read and written by threads that sleep meanwhile, several requests at once.
+//!
+//! The page cache is the file systems'; this is what is below it.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use base::{Errno, Frame, Mutex, Once, Result};
+use hal_core::PAGE_SIZE;
+use hal_core::device::{BlockCaps, BlockDevice, BlockOp, Completion, Dma};
+use hal_core::memory::direct;
+
+use crate::mm::frame;
+use crate::sched;
+use crate::sched::wait::WaitQueue;
+use crate::sched::work::{self, WorkId};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Frames that one call reads at once.
+const ROUND: u64 = 256;
+
+static DISKS: Once<Vec<Arc<Disk>>> = Once::new();
+static WORK: Once<WorkId> = Once::new();
+
+/// The disks in the order in which they were found.
+pub fn disks() -> &'static [Arc<Disk>] {
+    DISKS.get().map_or(&[], |d| &d[..])
+}
+
+pub(super) fn set(found: Vec<Arc<Disk>>) {
+    DISKS.call_once(|| found);
+    poll_all(0);
+}
+
+/// Deferred work: completions.
+fn poll_all(_cpu: usize) {
+    for disk in disks() {
+        disk.device.poll();
+    }
+}
+
+/// Makes what was written to any disk durable: for the end of a run.
+pub fn flush_all() {
+    for disk in disks() {
+        if let Err(error) = disk.flush() {
+            log::error!("{}: flushing its cache failed ({error})", disk.name);
+        }
+    }
+}
+
+/// A disk.
+pub struct Disk {
+    name: String,
+    device: Arc<dyn BlockDevice>,
+    caps: BlockCaps,
+    /// Held while a part of a block is changed.
+    partial: Mutex<()>,
+}
+
+/// Requests that are waited for together.
+struct Batch {
+    /// Requests under way, and one for the caller who still adds some.
+    left: AtomicU32,
+    failed: AtomicBool,
+    done: WaitQueue,
+}
+
+impl Batch {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { left: AtomicU32::new(1), failed: AtomicBool::new(false), done: WaitQueue::new() })
+    }
+
+    /// What to run when one more request is done.
+    fn completion(self: &Arc<Self>) -> Completion {
+        self.left.fetch_add(1, Ordering::Relaxed);
+        let batch = self.clone();
+        Box::new(move |result| {
+            if result.is_err() {
+                batch.failed.store(true, Ordering::Relaxed);
+            }
+            if batch.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                batch.done.wake_all();
+            }
+        })
+    }
+
+    /// Waits until every request is done; no signal ends that, since the device has the memory.
+    fn wait(&self, device: &dyn BlockDevice) -> Result<()> {
+        self.left.fetch_sub(1, Ordering::AcqRel);
+        let finished = || (self.left.load(Ordering::Acquire) == 0).then_some(());
+        // Many devices are done when the doorbell returns.
+        device.poll();
+        if finished().is_none() {
+            if sched::is_up() {
+                self.done.wait_uninterruptible(finished);
+            } else {
+                while finished().is_none() {
+                    device.poll();
+                    core::hint::spin_loop();
+                }
+            }
+        }
+        if self.failed.load(Ordering::Relaxed) { Err(Errno::EIO) } else { Ok(()) }
+    }
+}
+
+impl Disk {
+    pub(super) fn new(number: usize, device: Arc<dyn BlockDevice>) -> Arc<Self> {
+        let work = *WORK.call_once(|| work::register(poll_all));
+        device.on_interrupt(Arc::new(move || work::raise(work)));
+        Arc::new(Self { name: name_of(number), caps: device.caps(), device, partial: Mutex::new(()) })
+    }
+
+    /// Its name in `/dev`, such as `vda`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is.
+    pub fn caps(&self) -> BlockCaps {
+        self.caps
+    }
+
+    /// Its serial number, perhaps empty.
+    pub fn serial(&self) -> String {
+        self.device.serial()
+    }
+
+    /// Bytes that whole blocks can reach.
+    pub fn size(&self) -> u64 {
+        self.caps.size - self.caps.size % u64::from(self.caps.block_size)
+    }
+
+    /// Starts requests for `memory`, in as many parts as the device needs.
+    ///
+    /// # Safety
+    /// As [`BlockDevice::submit`]: the caller waits for the batch before the memory goes.
+    unsafe fn start(&self, write: bool, mut position: u64, memory: &[Dma], batch: &Arc<Batch>) {
+        let op = || if write { BlockOp::Write } else { BlockOp::Read };
+        let most = self.caps.max_request as usize;
+        let mut pieces: Vec<Dma> = Vec::with_capacity(memory.len().min(usize::from(self.caps.max_pieces)));
+        let mut bytes = 0;
+        let mut send = |pieces: &mut Vec<Dma>, bytes: &mut usize| {
+            if *bytes > 0 {
+                // SAFETY: by the caller.
+                unsafe { self.device.submit(op(), position, pieces, batch.completion()) };
+                position += *bytes as u64;
+                pieces.clear();
+                *bytes = 0;
+            }
+        };
+        for area in memory {
+            let (mut address, mut left) = (area.address, area.len);
+            while left > 0 {
+                let joins = pieces.last().is_some_and(|p| p.address + p.len == address);
+                if bytes == most || (!joins && pieces.len() == usize::from(self.caps.max_pieces)) {
+                    send(&mut pieces, &mut bytes);
+                    continue;
+                }
+                let n = left.min(most - bytes);
+                match pieces.last_mut() {
+                    Some(last) if joins => last.len += n,
+                    _ => pieces.push(Dma { address, len: n }),
+                }
+                (address, left, bytes) = (address + n, left - n, bytes + n);
+            }
+        }
+        send(&mut pieces, &mut bytes);
+    }
+
+    /// Reads `count` whole frames from page `first` on and hands them over in order; zeroes behind the disk's end.
+    ///
+    /// # Errors
+    /// `EIO` if the medium fails, `ENOMEM` if there are no frames.
+    pub fn read_frames(&self, first: u64, count: u64, put: &mut dyn FnMut(u64, Frame)) -> Result<()> {
+        let mut at = first;
+        let end = first.checked_add(count).ok_or(Errno::EINVAL)?;
+        while at < end {
+            let n = (end - at).min(ROUND);
+            let frames = self.read_round(at, n)?;
+            for (index, frame) in (at..).zip(frames) {
+                put(index, frame);
+            }
+            at += n;
+        }
+        Ok(())
+    }
+
+    fn read_round(&self, first: u64, count: u64) -> Result<Vec<Frame>> {
+        let start = first.checked_mul(PAGE).ok_or(Errno::EINVAL)?;
+        let on_disk = self.size().saturating_sub(start).min(count * PAGE);
+        let mut frames = Vec::with_capacity(count as usize);
+        let mut memory = Vec::with_capacity(count as usize);
+        let mut left = on_disk;
+        for _ in 0..count {
+            let frame = new_frame()?;
+            let len = left.min(PAGE) as usize;
+            frame.zero(len..PAGE_SIZE);
+            memory.push(Dma { address: frame.address().as_ptr() as usize, len });
+            left -= len as u64;
+            frames.push(frame);
+        }
+        let batch = Batch::new();
+        // SAFETY: the frames are ours alone until the batch is done, which is waited for at once.
+        unsafe { self.start(false, start, &memory, &batch) };
+        batch.wait(&*self.device)?;
+        Ok(frames)
+    }
+
+    /// Writes whole frames from page `first` on, cut at the disk's end.
+    ///
+    /// # Errors
+    /// `EIO` if the medium fails, `EROFS` if it is read-only.
+    pub fn write_frames(&self, first: u64, frames: &[Frame]) -> Result<()> {
+        if self.caps.read_only {
+            return Err(Errno::EROFS);
+        }
+        let start = first.checked_mul(PAGE).ok_or(Errno::EINVAL)?;
+        let mut left = self.size().saturating_sub(start);
+        let memory: Vec<_> = frames
+            .iter()
+            .map(|frame| {
+                let len = left.min(PAGE) as usize;
+                left -= len as u64;
+                Dma { address: frame.address().as_ptr() as usize, len }
+            })
+            .collect();
+        let batch = Batch::new();
+        // SAFETY: the caller's handles keep the frames until the batch is done, which is waited for at once. What
+        // an application writes to them meanwhile is written or not, as with any shared mapping.
+        unsafe { self.start(true, start, &memory, &batch) };
+        batch.wait(&*self.device)
+    }
+
+    /// Reads bytes at any place; returns how many there were before the disk's end.
+    pub fn read_at(&self, offset: u64, to: &mut [u8]) -> Result<usize> {
+        let n = (to.len() as u64).min(self.size().saturating_sub(offset)) as usize;
+        if n == 0 {
+            return Ok(0);
+        }
+        let first = offset / PAGE;
+        let last = (offset + n as u64).div_ceil(PAGE);
+        let mut done = 0;
+        self.read_frames(first, last - first, &mut |index, frame| {
+            let skip = if index == first { (offset % PAGE) as usize } else { 0 };
+            done += frame.read(skip, &mut to[done..n]);
+        })?;
+        Ok(done)
+    }
+
+    /// Writes bytes at any place; returns how many there was room for before the disk's end.
+    pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<usize> {
+        let n = (from.len() as u64).min(self.size().saturating_sub(offset)) as usize;
+        let mut done = 0;
+        while done < n {
+            let at = offset + done as u64;
+            let skip = (at % PAGE) as usize;
+            let part = (n - done).min(PAGE_SIZE - skip);
+            let whole = part == PAGE_SIZE;
+            // Two threads that change parts of one page must not undo each other's.
+            let _one = (!whole).then(|| self.partial.lock());
+            let frame = if whole {
+                new_frame()?
+            } else {
+                self.read_round(at / PAGE, 1)?.pop().ok_or(Errno::EIO)?
+            };
+            frame.write(skip, &from[done..done + part]);
+            self.write_frames(at / PAGE, core::slice::from_ref(&frame))?;
+            done += part;
+        }
+        Ok(done)
+    }
+
+    /// Makes earlier writes durable.
+    pub fn flush(&self) -> Result<()> {
+        self.command(BlockOp::Flush, 0)
+    }
+
+    /// Tells that a range, of whole blocks, holds nothing any more. `EOPNOTSUPP` if the disk does not care.
+    pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        if !self.caps.discard || self.caps.read_only {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.command(BlockOp::Discard(len), offset)
+    }
+
+    fn command(&self, op: BlockOp, position: u64) -> Result<()> {
+        let batch = Batch::new();
+        // SAFETY: there is no memory.
+        unsafe { self.device.submit(op, position, &[], batch.completion()) };
+        batch.wait(&*self.device)
+    }
+}
+
+impl fs::erofs::Image for Disk {
+    fn len(&self) -> u64 {
+        self.size()
+    }
+    fn pages(&self, first: u64, count: u64, put: &mut dyn FnMut(u64, Frame)) -> Result<()> {
+        self.read_frames(first, count.max(1), put)
+    }
+}
+
+/// A frame that is not cleared: the caller fills all of it.
+fn new_frame() -> Result<Frame> {
+    let at = frame::with_reclaim(|| frame::alloc(0)).ok_or(Errno::ENOMEM)?;
+    let address = NonNull::new(direct::<u8>(at)).ok_or(Errno::ENOMEM)?;
+    // SAFETY: just allocated with one reference, which the handle takes over.
+    Ok(unsafe { Frame::from_raw(address) })
+}
+
+/// `vda` to `vdz`, then `vdaa`.
+fn name_of(number: usize) -> String {
+    let letter = |n: usize| (b'a' + (n % 26) as u8) as char;
+    match number / 26 {
+        0 => format!("vd{}", letter(number)),
+        high => format!("vd{}{}", letter(high - 1), letter(number)),
+    }
+}
