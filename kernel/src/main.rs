@@ -13,6 +13,8 @@ mod klog;
 mod panic;
 mod symbols;
 
+mod backends;
+mod devices;
 mod mm;
 mod process;
 mod sched;
