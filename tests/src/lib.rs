@@ -1,1 +1,17 @@
-//! End-to-end test harness.
+//! The proof: conformance programs, end-to-end tests with real clients, robustness, a soak and the benchmarks.
+//!
+//! Here: what drives programs on the host and in VMs, and judges what they do. Not here: the guest programs
+//! themselves (`tests/conformance`, `tests/guests`) and how a VM is made (the `coracle` command does that).
+
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod compile;
+pub mod conformance;
+pub mod e2e;
+pub mod options;
+pub mod report;
+pub mod robust;
+pub mod run;
+pub mod soak;
+pub mod vm;

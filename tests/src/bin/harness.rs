@@ -1,0 +1,32 @@
+//! Runs test suites: `harness conformance e2e robust soak`. The exit code is 0 when everything passed.
+
+use std::process::ExitCode;
+
+use tests::options::Options;
+use tests::report::Suite;
+use tests::{conformance, e2e, robust, soak};
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut good = true;
+    for suite in &options.suites {
+        let result = match suite.as_str() {
+            "conformance" => conformance::suite(&options),
+            "e2e" => e2e::suite(&options),
+            "robust" => robust::suite(&options),
+            _ => soak::suite(&options),
+        };
+        good &= result.unwrap_or_else(|why| {
+            let mut broken = Suite::new(suite.clone());
+            broken.fail("set-up", &why);
+            broken.finish()
+        });
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

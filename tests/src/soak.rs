@@ -1,0 +1,110 @@
+//! The soak: Redis under 200 connections and a snapshot every few seconds, for ten minutes. No error, no leak.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Redis, Wire};
+use crate::compile::{Variant, c_program, folder};
+use crate::e2e::redis::{connect, save};
+use crate::options::{Options, Place};
+use crate::report::{Outcome, Suite};
+use crate::run::{free_port, run, tail, which};
+use crate::vm::{Spec, with_vm};
+
+/// Where the sidecar answers in the guest.
+const METER: u16 = 9999;
+
+/// One soak for each place (by default one VM with 2 CPUs, as it takes long).
+pub fn suite(options: &Options) -> Result<bool, String> {
+    let mut places = options.combinations();
+    if options.machines.len() > 1 && options.cpus.len() > 1 && !options.host {
+        places = vec![Place::Vm { machine: options.machines[0].clone(), cpus: 2 }];
+    }
+    let mut good = true;
+    for place in places {
+        let mut suite = Suite::new(format!("soak {place}"));
+        suite.case("redis-200-connections", || soak(options, &place));
+        good &= suite.finish();
+    }
+    Ok(good)
+}
+
+/// Free memory of the guest in kB, when it has settled.
+fn free_memory(port: u16) -> Result<i64, String> {
+    let read = || -> Result<i64, String> {
+        let text = String::from_utf8_lossy(&Wire::dial(port)?.rest()?).into_owned();
+        let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")).ok_or("no MemAvailable")?;
+        line.trim().trim_end_matches(" kB").parse().map_err(|_| format!("odd MemAvailable {line}"))
+    };
+    thread::sleep(Duration::from_secs(3));
+    (0..3).map(|_| read()).try_fold(0, |best, one| one.map(|o| best.max(o)))
+}
+
+/// One round of load: the benchmark with 200 connections; its output must hold no error.
+fn round(port: u16, seconds: u64, saves: &mut u32) -> Result<u64, String> {
+    let tool = which("redis-benchmark").ok_or("redis-benchmark is not installed")?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut control = Redis::dial(port)?;
+    let mut requests = 0;
+    while Instant::now() < end {
+        let mut command = Command::new(&tool);
+        let n = 20_000;
+        command.args(["-p", &port.to_string(), "-c", "200", "-n", &n.to_string(), "-q", "-t", "set,get,incr,lpush,rpop,sadd,hset"]);
+        let bench = thread::spawn(move || run(&mut command, Duration::from_secs(300)));
+        while !bench.is_finished() {
+            save(&mut control)?;
+            *saves += 1;
+            for _ in 0..30 {
+                if bench.is_finished() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        let done = bench.join().map_err(|_| "the benchmark's thread died")??;
+        let results = done.text.replace('\r', "\n").lines().filter(|l| l.contains("requests per second")).count();
+        if done.code != 0 || results != 7 || done.text.to_lowercase().contains("error") {
+            return Err(format!("redis-benchmark: exit code {}, {results} results\n{}", done.code, tail(&done.text, 10)));
+        }
+        requests += 7 * n;
+    }
+    Ok(requests)
+}
+
+fn soak(options: &Options, place: &Place) -> Outcome {
+    let sidecar = c_program(&folder().join("guests/sidecar.c"), Variant::GlibcStatic)?;
+    let redis = which("redis-server").ok_or("redis-server is not installed")?.display().to_string();
+    let (inside, meter) = if *place == Place::Host {
+        let port = free_port()?;
+        (port, port)
+    } else {
+        (METER, free_port()?)
+    };
+    let port = crate::vm::port_at(place, 6379)?;
+    let (a, b) = (inside.to_string(), port.to_string());
+    let args = [&a, &redis, "--port", &b, "--protected-mode", "no", "--save", "", "--dir", "/tmp", "--dbfilename", "soak.rdb"];
+    let mut spec = Spec::new(&format!("soak-{place}"), sidecar, &args).port(port);
+    spec.options.extend([format!("--with={redis}"), "-p".into(), format!("127.0.0.1:{meter}:{METER}")]);
+    spec.limit = Duration::from_secs((options.minutes * 60.0) as u64 + 600);
+    with_vm(options, place, &spec, |vm| {
+        let mut redis = connect(vm)?;
+        let mut saves = 0;
+        round(vm.port, 20, &mut saves)?; // every cache and pool is warm after this
+        redis.expect(&["FLUSHALL"], "OK")?;
+        save(&mut redis)?;
+        let before = free_memory(meter)?;
+        saves = 0;
+        let requests = round(vm.port, (options.minutes * 60.0) as u64, &mut saves)?;
+        redis.expect(&["FLUSHALL"], "OK")?;
+        save(&mut redis)?;
+        let after = free_memory(meter)?;
+        println!("      {place}: {requests} requests, {saves} snapshots, free before {before} kB, after {after} kB");
+        if *place != Place::Host && after < before - before / 100 {
+            return Err(format!("a leak: {before} kB were free before, {after} kB after").into());
+        }
+        redis.expect(&["PING"], "PONG")?;
+        let _ = redis.call(&["SHUTDOWN", "NOSAVE"]);
+        Ok(vm.must_exit(0)?)
+    })
+}
