@@ -13,7 +13,8 @@ impl Wire {
     /// Connects to a port of this machine.
     pub fn dial(port: u16) -> Result<Wire, String> {
         let address = ([127, 0, 0, 1], port).into();
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|e| format!("connect: {e}"))?;
+        let stream =
+            TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|e| format!("connect: {e}"))?;
         let limit = Some(Duration::from_secs(20));
         stream.set_read_timeout(limit).and_then(|()| stream.set_write_timeout(limit)).map_err(|e| e.to_string())?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
@@ -64,7 +65,11 @@ impl Wire {
     pub fn get(&mut self, path: &str) -> Result<(u16, Vec<u8>), String> {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: keep-alive\r\n\r\n").as_bytes())?;
         let status = self.line()?;
-        let code = status.split(' ').nth(1).and_then(|c| c.parse().ok()).ok_or_else(|| format!("odd status line {status:?}"))?;
+        let code = status
+            .split(' ')
+            .nth(1)
+            .and_then(|c| c.parse().ok())
+            .ok_or_else(|| format!("odd status line {status:?}"))?;
         let mut length = None;
         loop {
             let header = self.line()?;
@@ -89,7 +94,9 @@ impl Wire {
 pub fn http_get(port: u16, path: &str) -> Result<Vec<u8>, String> {
     match Wire::dial(port)?.get(path)? {
         (200, body) => Ok(body),
-        (code, body) => Err(format!("{path}: status {code}: {}", String::from_utf8_lossy(&body[..body.len().min(200)]))),
+        (code, body) => {
+            Err(format!("{path}: status {code}: {}", String::from_utf8_lossy(&body[..body.len().min(200)])))
+        }
     }
 }
 
@@ -149,7 +156,8 @@ impl Redis {
     /// One `name:value` of INFO.
     pub fn info(&mut self, section: &str, name: &str) -> Result<String, String> {
         let text = self.call(&["INFO", section])?.text();
-        let found = text.lines().find_map(|l| l.strip_prefix(name).and_then(|r| r.strip_prefix(':')).map(str::to_owned));
+        let found =
+            text.lines().find_map(|l| l.strip_prefix(name).and_then(|r| r.strip_prefix(':')).map(str::to_owned));
         found.ok_or_else(|| format!("INFO {section} has no {name}"))
     }
 

@@ -102,12 +102,11 @@ pub fn suite(options: &Options) -> Result<bool, String> {
     }
     for (n, place) in options.combinations().iter().enumerate() {
         // every variant in the first boot; the others need only one of each C library and way to link
-        let chosen: Vec<&Program> = programs
-            .iter()
-            .filter(|p| n == 0 || matches!(p.variant, Variant::Glibc | Variant::MuslStatic))
-            .collect();
+        let chosen: Vec<&Program> =
+            programs.iter().filter(|p| n == 0 || matches!(p.variant, Variant::Glibc | Variant::MuslStatic)).collect();
         let mut suite = Suite::new(format!("conformance {place}"));
-        let got = if options.nofork { one_by_one(options, place, &chosen) } else { in_one_boot(options, place, &chosen) }?;
+        let got =
+            if options.nofork { one_by_one(options, place, &chosen) } else { in_one_boot(options, place, &chosen) }?;
         for program in &chosen {
             let none = Verdicts::new();
             let name = label(program);
@@ -172,7 +171,8 @@ fn count(suite: &mut Suite, program: &str, host: &Verdicts, got: &Verdicts) {
 /// What the guest needs beside the programs: the loaders and C libraries, and a shell.
 fn companions() -> Vec<String> {
     let files = ["/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
-    let mut options: Vec<String> = files.iter().filter(|f| PathBuf::from(f).exists()).map(|f| format!("--with={f}")).collect();
+    let mut options: Vec<String> =
+        files.iter().filter(|f| PathBuf::from(f).exists()).map(|f| format!("--with={f}")).collect();
     if let Some(busybox) = crate::run::which("busybox") {
         options.push(format!("--with={}:/bin/sh", busybox.display()));
     }
@@ -207,13 +207,19 @@ fn in_one_boot(options: &Options, place: &Place, programs: &[&Program]) -> Resul
         let reached = parts.len();
         for (name, (lines, status)) in parts {
             if status.is_none() {
-                println!("      {place}: {name} ended the VM: {code:?}\n      {}", tail(&vm.log(), 15).replace('\n', "\n      "));
+                println!(
+                    "      {place}: {name} ended the VM: {code:?}\n      {}",
+                    tail(&vm.log(), 15).replace('\n', "\n      ")
+                );
             }
             left.retain(|l| *l != name);
             verdicts.insert(name, complete(parse(&lines), &lines, status));
         }
         if reached == 0 {
-            println!("      {place}: nothing came out: {code:?}\n      {}", tail(&vm.log(), 25).replace('\n', "\n      "));
+            println!(
+                "      {place}: nothing came out: {code:?}\n      {}",
+                tail(&vm.log(), 25).replace('\n', "\n      ")
+            );
             break;
         }
     }
@@ -244,7 +250,9 @@ mod tests {
 
     #[test]
     fn lines_become_verdicts() {
-        let v = parse("ok a\nnot ok b: line 3: x: y\nskip c: no shell\nnoise\nok d\nnot ok d: later\n# 2 passed, 1 failed, 1 skipped\n");
+        let v = parse(
+            "ok a\nnot ok b: line 3: x: y\nskip c: no shell\nnoise\nok d\nnot ok d: later\n# 2 passed, 1 failed, 1 skipped\n",
+        );
         assert_eq!(v["a"], Verdict::Ok);
         assert_eq!(v["b"], Verdict::NotOk("line 3: x: y".into()));
         assert_eq!(v["c"], Verdict::Skip("no shell".into()));
@@ -254,7 +262,8 @@ mod tests {
 
     #[test]
     fn an_early_end_is_a_failure() {
-        let bad = |text: &str, status| matches!(complete(parse(text), text, status).get("program"), Some(Verdict::NotOk(_)));
+        let bad =
+            |text: &str, status| matches!(complete(parse(text), text, status).get("program"), Some(Verdict::NotOk(_)));
         assert!(!bad("ok a\n# 1 passed, 0 failed, 0 skipped\n", Some(0)));
         assert!(bad("ok a\n# 1 passed, 0 failed, 0 skipped\n", Some(3)));
         assert!(bad("ok a\n", Some(0)));

@@ -118,7 +118,11 @@ impl std::fmt::Display for Place {
 }
 
 fn one_of(text: &str, choices: &[&str]) -> Result<String, String> {
-    if choices.contains(&text) { Ok(text.to_owned()) } else { Err(format!("{text} is not one of {}", choices.join(", "))) }
+    if choices.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text} is not one of {}", choices.join(", ")))
+    }
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {

@@ -50,7 +50,17 @@ fn round(port: u16, seconds: u64, saves: &mut u32) -> Result<u64, String> {
     while Instant::now() < end {
         let mut command = Command::new(&tool);
         let n = 20_000;
-        command.args(["-p", &port.to_string(), "-c", "200", "-n", &n.to_string(), "-q", "-t", "set,get,incr,lpush,rpop,sadd,hset"]);
+        command.args([
+            "-p",
+            &port.to_string(),
+            "-c",
+            "200",
+            "-n",
+            &n.to_string(),
+            "-q",
+            "-t",
+            "set,get,incr,lpush,rpop,sadd,hset",
+        ]);
         let bench = thread::spawn(move || run(&mut command, Duration::from_secs(300)));
         while !bench.is_finished() {
             save(&mut control)?;
@@ -65,7 +75,11 @@ fn round(port: u16, seconds: u64, saves: &mut u32) -> Result<u64, String> {
         let done = bench.join().map_err(|_| "the benchmark's thread died")??;
         let results = done.text.replace('\r', "\n").lines().filter(|l| l.contains("requests per second")).count();
         if done.code != 0 || results != 7 || done.text.to_lowercase().contains("error") {
-            return Err(format!("redis-benchmark: exit code {}, {results} results\n{}", done.code, tail(&done.text, 10)));
+            return Err(format!(
+                "redis-benchmark: exit code {}, {results} results\n{}",
+                done.code,
+                tail(&done.text, 10)
+            ));
         }
         requests += 7 * n;
     }
@@ -83,7 +97,8 @@ fn soak(options: &Options, place: &Place) -> Outcome {
     };
     let port = crate::vm::port_at(place, 6379)?;
     let (a, b) = (inside.to_string(), port.to_string());
-    let args = [&a, &redis, "--port", &b, "--protected-mode", "no", "--save", "", "--dir", "/tmp", "--dbfilename", "soak.rdb"];
+    let args =
+        [&a, &redis, "--port", &b, "--protected-mode", "no", "--save", "", "--dir", "/tmp", "--dbfilename", "soak.rdb"];
     let mut spec = Spec::new(&format!("soak-{place}"), sidecar, &args).port(port);
     spec.options.extend([format!("--with={redis}"), "-p".into(), format!("127.0.0.1:{meter}:{METER}")]);
     spec.limit = Duration::from_secs((options.minutes * 60.0) as u64 + 600);

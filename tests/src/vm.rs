@@ -111,7 +111,10 @@ impl Vm {
         if kept {
             eprintln!("      {command:?}");
         }
-        command.stdin(if spec.stdin { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(if spec.stdin { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let started = Instant::now();
         let mut group = Group::spawn(&mut command)?;
         let stdout = Arc::new(Mutex::new(Vec::new()));
@@ -124,7 +127,17 @@ impl Vm {
             readers.push(collect(stream, vec![everything.clone()], kept));
         }
         let stdin = group.0.stdin.take();
-        Ok(Vm { group, readers, stdout, everything, name: spec.name.clone(), deadline: started + spec.limit, started, port, stdin })
+        Ok(Vm {
+            group,
+            readers,
+            stdout,
+            everything,
+            name: spec.name.clone(),
+            deadline: started + spec.limit,
+            started,
+            port,
+            stdin,
+        })
     }
 
     /// The time that is left of its limit.
@@ -175,7 +188,9 @@ impl Vm {
 
     /// Waits until stdout holds this text.
     pub fn until_prints(&mut self, text: &str) -> Result<(), String> {
-        self.until(&format!("waiting for {text:?}"), |vm| if vm.stdout().contains(text) { Ok(()) } else { Err("not printed".into()) })
+        self.until(&format!("waiting for {text:?}"), |vm| {
+            if vm.stdout().contains(text) { Ok(()) } else { Err("not printed".into()) }
+        })
     }
 
     /// Sends a signal to the command.
@@ -213,7 +228,12 @@ impl Vm {
 }
 
 /// Starts a program, lets `drive` talk to it, and adds the end of its log to a failure.
-pub fn with_vm(options: &Options, place: &Place, spec: &Spec, drive: impl FnOnce(&mut Vm) -> Result<(), Bad>) -> Outcome {
+pub fn with_vm(
+    options: &Options,
+    place: &Place,
+    spec: &Spec,
+    drive: impl FnOnce(&mut Vm) -> Result<(), Bad>,
+) -> Outcome {
     let mut vm = Vm::start(options, place, spec)?;
     let outcome = drive(&mut vm);
     match outcome {

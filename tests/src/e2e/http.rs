@@ -74,7 +74,9 @@ fn same(what: &str, got: &[u8], expected: &[u8]) -> Result<(), String> {
 
 /// The configuration: four workers, everything that is written goes to /tmp.
 pub fn nginx_conf(port: u16, root: &Path, workers: u32) -> String {
-    let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|n| format!("    {n}_temp_path /tmp/nginx-{n};\n")).concat();
+    let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|n| format!("    {n}_temp_path /tmp/nginx-{n};\n"))
+        .concat();
     format!(
         "daemon off;\nmaster_process on;\nworker_processes {workers};\nuser root root;\npid /tmp/nginx-{port}.pid;\nerror_log stderr warn;\n\
          events {{ worker_connections 512; }}\nhttp {{\n{temp}    access_log off;\n    keepalive_requests 1000000;\n    sendfile on;\n    server {{\n        \
@@ -89,9 +91,10 @@ pub fn nginx(options: &Options, place: &Place) -> Outcome {
     let site = website()?;
     let conf = site.write("nginx.conf", nginx_conf(port, site.path(), 4))?;
     let here = site.path().display().to_string();
-    let spec = Spec::new(&format!("nginx-{place}"), program("nginx")?, &["-e", "stderr", "-c", &conf.display().to_string()])
-        .port(port)
-        .options(&["-v", &volume(&site, &here)]);
+    let spec =
+        Spec::new(&format!("nginx-{place}"), program("nginx")?, &["-e", "stderr", "-c", &conf.display().to_string()])
+            .port(port)
+            .options(&["-v", &volume(&site, &here)]);
     with_vm(options, place, &spec, |vm| {
         same("hello.txt", &first_answer(vm, "/hello.txt")?, b"hello from the guest\n")?;
         let saved = site.path().join("saved");
@@ -138,7 +141,11 @@ pub fn python(options: &Options, place: &Place) -> Outcome {
     let site = website()?;
     let here = site.path().display().to_string();
     let (python, library) = python_of_this_machine()?;
-    let mut spec = Spec::new(&format!("python-http-{place}"), python, &["-m", "http.server", &port.to_string(), "--directory", &here]);
+    let mut spec = Spec::new(
+        &format!("python-http-{place}"),
+        python,
+        &["-m", "http.server", &port.to_string(), "--directory", &here],
+    );
     spec = spec.port(port).options(&["-v", &volume(&site, &here)]).limit(180);
     spec.options.extend(library);
     with_vm(options, place, &spec, |vm| {

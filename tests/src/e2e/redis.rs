@@ -17,7 +17,18 @@ use crate::vm::{Spec, Vm, port_at, with_vm};
 pub fn spec(place: &Place) -> Result<Spec, crate::report::Bad> {
     let port = port_at(place, 6379)?;
     let text = port.to_string();
-    let args = ["--port", &text, "--protected-mode", "no", "--save", "", "--dir", "/tmp", "--dbfilename", &format!("dump-{port}.rdb")];
+    let args = [
+        "--port",
+        &text,
+        "--protected-mode",
+        "no",
+        "--save",
+        "",
+        "--dir",
+        "/tmp",
+        "--dbfilename",
+        &format!("dump-{port}.rdb"),
+    ];
     Ok(Spec::new(&format!("redis-{place}"), program("redis-server")?, &args).port(port).limit(240))
 }
 
@@ -63,7 +74,10 @@ pub fn whole(options: &Options, place: &Place) -> Outcome {
         }
         save(&mut redis)?;
         let port = vm.port.to_string();
-        let cli = must(Command::new(program("redis-cli")?).args(["-p", &port, "lrange", "list", "997", "-1"]), Duration::from_secs(20))?;
+        let cli = must(
+            Command::new(program("redis-cli")?).args(["-p", &port, "lrange", "list", "997", "-1"]),
+            Duration::from_secs(20),
+        )?;
         if cli.trim() != "997\n998\n999" {
             return Err(format!("redis-cli lrange gave {cli:?}").into());
         }

@@ -30,8 +30,17 @@ fn must_print(options: &Options, place: &Place, spec: &Spec, lines: &[&str], cod
 /// A Lua script: its library functions, files, its exit code.
 pub fn lua(options: &Options, place: &Place) -> Outcome {
     let script = guest("script.lua");
-    let spec = Spec::new(&format!("lua-{place}"), program("lua5.4")?, &[&script, "argument"]).options(&["--with", &script]);
-    let lines = ["primes 303", "sorted true", "file line 500", "argument argument", "coroutines 55", "pcall false", "time true"];
+    let spec =
+        Spec::new(&format!("lua-{place}"), program("lua5.4")?, &[&script, "argument"]).options(&["--with", &script]);
+    let lines = [
+        "primes 303",
+        "sorted true",
+        "file line 500",
+        "argument argument",
+        "coroutines 55",
+        "pcall false",
+        "time true",
+    ];
     must_print(options, place, &spec, &lines, 7)
 }
 
@@ -39,9 +48,19 @@ pub fn lua(options: &Options, place: &Place) -> Outcome {
 pub fn python_mixed(options: &Options, place: &Place) -> Outcome {
     let script = guest("mixed.py");
     let (python, library) = python_of_this_machine()?;
-    let mut spec = Spec::new(&format!("python-mixed-{place}"), python, &[&script]).options(&["--with", &script]).limit(240);
+    let mut spec =
+        Spec::new(&format!("python-mixed-{place}"), python, &[&script]).options(&["--with", &script]).limit(240);
     spec.options.extend(library);
-    let lines = ["threads 40000", "subprocess b'child 42\\n' 3", "pipe b'GNINROM DOOG\\n'", "asyncio 20", "sockets 50", "signal 10", "files 100", "mixed ok"];
+    let lines = [
+        "threads 40000",
+        "subprocess b'child 42\\n' 3",
+        "pipe b'GNINROM DOOG\\n'",
+        "asyncio 20",
+        "sockets 50",
+        "signal 10",
+        "files 100",
+        "mixed ok",
+    ];
     must_print(options, place, &spec, &lines, 5)
 }
 
@@ -71,7 +90,7 @@ pub fn cat(options: &Options, place: &Place) -> Outcome {
     let mut spec = Spec::new(&format!("cat-{place}"), program("busybox")?, &["cat"]);
     spec.stdin = true;
     with_vm(options, place, &spec, |vm| {
-        let sent: Vec<u8> = (0..20_000u32).map(|i| (i * 31 >> 4) as u8).collect();
+        let sent: Vec<u8> = (0..20_000u32).map(|i| ((i * 31) >> 4) as u8).collect();
         let mut stdin = vm.stdin.take().ok_or("no stdin")?;
         stdin.write_all(&sent)?;
         drop(stdin);
