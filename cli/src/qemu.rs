@@ -47,17 +47,59 @@ impl Vm {
     /// The arguments for QEMU. Its stdin and stdout are the guest's console.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut args = Arguments(Vec::new());
-        let suffix = if self.machine == Machine::Microvm { "device" } else { "pci" };
         args.add("-nodefaults", "");
         args.add("-no-user-config", "");
         args.add("-no-reboot", "");
         args.add("-display", "none");
+        self.add_processor(&mut args);
+        args.add("-kernel", &self.kernel);
+        args.add("-append", self.append_with_devices());
+        args.add("-chardev", "stdio,id=console,signal=off");
+        args.add("-serial", "chardev:console");
+        args.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
+        match (self.root, &self.params) {
+            (RootKind::Module, _) => args.add("-initrd", &self.image),
+            (RootKind::Disk, None) => {}
+            (RootKind::Disk, Some(params)) => args.add("-initrd", params),
+        }
+        if self.root == RootKind::Disk {
+            let file = comma(&self.image);
+            args.add("-drive", format!("if=none,id=root,format=raw,readonly=on,file.locking=off,file={file}"));
+        }
+        match &self.net {
+            Net::None => {}
+            Net::User => {
+                let forwards: String = self.publish.iter().map(forward).collect();
+                args.add("-netdev", format!("user,id=net0{forwards}"));
+            }
+            Net::Tap(name) => {
+                let queues = if self.cpus > 1 { format!(",queues={}", self.cpus) } else { String::new() };
+                let vhost =
+                    if self.accel == Accel::Kvm && Path::new("/dev/vhost-net").exists() { ",vhost=on" } else { "" };
+                args.add("-netdev", format!("tap,id=net0,ifname={name},script=no,downscript=no{queues}{vhost}"));
+            }
+        }
+        args.add("-object", "rng-builtin,id=rng0");
+        for (slot, (name, properties)) in self.devices().into_iter().enumerate() {
+            args.add(
+                "-device",
+                match self.machine {
+                    Machine::Microvm => format!("{name}-device,bus=virtio-mmio-bus.{slot}{properties}"),
+                    Machine::Pc | Machine::Q35 => format!("{name}-pci{properties}"),
+                },
+            );
+        }
+        args.0.extend(self.extra.iter().cloned());
+        args.0
+    }
+
+    fn add_processor(&self, args: &mut Arguments) {
         args.add(
             "-machine",
             match self.machine {
                 Machine::Pc => "pc",
                 Machine::Q35 => "q35",
-                Machine::Microvm => "microvm,isa-serial=on,rtc=on",
+                Machine::Microvm => "microvm,isa-serial=on,rtc=on,acpi=on,ioapic2=on",
             },
         );
         if self.machine == Machine::Microvm {
@@ -80,53 +122,46 @@ impl Vm {
         }
         args.add("-m", format!("{}k", self.memory >> 10));
         args.add("-smp", self.cpus.to_string());
-        args.add("-kernel", &self.kernel);
-        args.add("-append", &self.append);
-        args.add("-chardev", "stdio,id=console,signal=off");
-        args.add("-serial", "chardev:console");
-        args.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
-        match (self.root, &self.params) {
-            (RootKind::Module, _) => args.add("-initrd", &self.image),
-            (RootKind::Disk, params) => {
-                args.add(
-                    "-drive",
-                    format!("if=none,id=root,format=raw,readonly=on,file.locking=off,file={}", comma(&self.image)),
-                );
-                args.add("-device", format!("virtio-blk-{suffix},drive=root"));
-                if let Some(params) = params {
-                    args.add("-initrd", params);
-                }
-            }
-        }
-        match &self.net {
-            Net::None => {}
-            Net::User => {
-                let forwards: String = self.publish.iter().map(forward).collect();
-                args.add("-netdev", format!("user,id=net0{forwards}"));
-            }
-            Net::Tap(name) => {
-                let queues = if self.cpus > 1 { format!(",queues={}", self.cpus) } else { String::new() };
-                let vhost =
-                    if self.accel == Accel::Kvm && Path::new("/dev/vhost-net").exists() { ",vhost=on" } else { "" };
-                args.add("-netdev", format!("tap,id=net0,ifname={name},script=no,downscript=no{queues}{vhost}"));
-            }
+    }
+
+    /// The virtio devices: name without its bus, and properties.
+    fn devices(&self) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        if self.root == RootKind::Disk {
+            all.push(("virtio-blk", ",drive=root".to_owned()));
         }
         if self.net != Net::None {
-            let rom = if self.machine == Machine::Microvm { "" } else { ",romfile=" };
-            let queues = match &self.net {
-                Net::Tap(_) if self.cpus > 1 && suffix == "pci" => format!(",mq=on,vectors={}", 2 * self.cpus + 2),
-                Net::Tap(_) if self.cpus > 1 => ",mq=on".to_owned(),
-                _ => String::new(),
-            };
-            args.add("-device", format!("virtio-net-{suffix},netdev=net0{rom}{queues}"));
+            let microvm = self.machine == Machine::Microvm;
+            // No network boot: its ROM would be read and run.
+            let mut properties = if microvm { ",netdev=net0" } else { ",netdev=net0,romfile=" }.to_owned();
+            if matches!(self.net, Net::Tap(_)) && self.cpus > 1 {
+                properties += ",mq=on";
+                if !microvm {
+                    properties += &format!(",vectors={}", 2 * self.cpus + 2);
+                }
+            }
+            all.push(("virtio-net", properties));
         }
-        args.add("-object", "rng-builtin,id=rng0");
-        args.add("-device", format!("virtio-rng-{suffix},rng=rng0"));
-        args.add("-device", format!("virtio-balloon-{suffix}"));
-        args.0.extend(self.extra.iter().cloned());
-        args.0
+        all.push(("virtio-rng", ",rng=rng0".to_owned()));
+        all.push(("virtio-balloon", String::new()));
+        all
+    }
+
+    /// The kernel's command line. With ACPI on, QEMU's microvm does not add its devices to it; their places are fixed:
+    /// 512 bytes each from 0xfeb00000, interrupts from the first of the second I/O APIC.
+    fn append_with_devices(&self) -> String {
+        let mut line = self.append.clone();
+        if self.machine == Machine::Microvm {
+            for slot in 0..self.devices().len() {
+                line += &format!(" virtio_mmio.device=512@{:#x}:{}", 0xfeb0_0000 + 512 * slot, 24 + slot);
+            }
+        }
+        line
     }
 }
+
+/// More than [`Vm::arguments`] ever adds to the kernel's command line, in bytes.
+pub const DEVICES_LINE: usize = 256;
 
 struct Arguments(Vec<OsString>);
 
@@ -280,8 +315,16 @@ mod tests {
     #[test]
     fn microvm_is_modern_mmio() {
         let text = line(&Vm { machine: Machine::Microvm, ..vm() });
-        assert!(text.contains("virtio-mmio.force-legacy=false") && text.contains("virtio-net-device,netdev=net0"));
+        assert!(
+            text.contains("virtio-mmio.force-legacy=false")
+                && text.contains("virtio-net-device,bus=virtio-mmio-bus.1,netdev=net0")
+        );
         assert!(!text.contains("-pci"));
+        assert!(text.contains("virtio-blk-device,bus=virtio-mmio-bus.0,drive=root"), "{text}");
+        assert!(
+            text.contains("init=/x virtio_mmio.device=512@0xfeb00000:24 virtio_mmio.device=512@0xfeb00200:25"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -131,14 +131,14 @@ fn append_line(
     options.extend(args.append.iter().cloned());
     let program = plan.program.tokens().join(" ");
     let line = format!("{program} {}", options.join(" "));
-    if line.len() <= cmdline::MAX_LINE {
+    if line.len() + qemu::DEVICES_LINE <= cmdline::MAX_LINE {
         return Ok((line, None));
     }
     if root == RootKind::Module {
         bail!(
             "arguments and environment need {} bytes; with --root module they may have {}: leave --root away",
             line.len(),
-            cmdline::MAX_LINE
+            cmdline::MAX_LINE - qemu::DEVICES_LINE
         );
     }
     options.push("params=module".to_owned());

@@ -78,7 +78,8 @@ fn input_goes_to_the_guest_with_its_end() {
 
 /// Runs until the script has written its process id, sends `signal` to the command, and returns code and QEMU's id.
 fn interrupted(s: &Sandbox, script: &str, signal: Signal) -> (Option<i32>, Pid, Duration) {
-    let mut child = s.with_qemu(script).args(["run", "-q", "sh"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut command = s.with_qemu(script);
+    let mut child = command.args(["run", "-q", "sh"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let _open = child.stdin.take(); // or wait() would close it, and the guest be told
     wait_for("the VM", || pid_in(&s.path("pid")).is_some());
     let qemu = pid_in(&s.path("pid")).unwrap();
