@@ -28,7 +28,11 @@ struct Row {
 macro_rules! copy_function {
     ($name:literal, $sleep:literal) => {
         concat!(
-            ".global ", $name, "\n", $name, ":\n",
+            ".global ",
+            $name,
+            "\n",
+            $name,
+            ":\n",
             "mov rcx, rdx\n",
             "shr rcx, 3\n",
             "and edx, 7\n",
@@ -42,9 +46,50 @@ macro_rules! copy_function {
             "25: mov rax, rcx\n",
             "ret\n",
             ".pushsection .rodata.user_access, \"a\"\n",
-            ".long 21b - ., 23b - ., ", $sleep, "\n",
-            ".long 22b - ., 25b - ., ", $sleep, "\n",
-            ".long 24b - ., 25b - ., ", $sleep, "\n",
+            ".long 21b - ., 23b - ., ",
+            $sleep,
+            "\n",
+            ".long 22b - ., 25b - ., ",
+            $sleep,
+            "\n",
+            ".long 24b - ., 25b - ., ",
+            $sleep,
+            "\n",
+            ".popsection\n",
+        )
+    };
+}
+
+// Words: rdi address, for the exchange esi old and edx new; return what was there in eax, and 1 in edx for a fault.
+macro_rules! word_functions {
+    ($load:literal, $exchange:literal, $sleep:literal) => {
+        concat!(
+            ".global ",
+            $load,
+            "\n",
+            $load,
+            ":\n",
+            "xor edx, edx\n",
+            "31: mov eax, [rdi]\n",
+            "ret\n",
+            ".global ",
+            $exchange,
+            "\n",
+            $exchange,
+            ":\n",
+            "mov eax, esi\n",
+            "33: lock cmpxchg [rdi], edx\n",
+            "mov edx, 0\n",
+            "ret\n",
+            "34: mov edx, 1\n",
+            "ret\n",
+            ".pushsection .rodata.user_access, \"a\"\n",
+            ".long 31b - ., 34b - ., ",
+            $sleep,
+            "\n",
+            ".long 33b - ., 34b - ., ",
+            $sleep,
+            "\n",
             ".popsection\n",
         )
     };
@@ -59,25 +104,10 @@ global_asm!(
     ".pushsection .text.user_access, \"ax\"",
     copy_function!("coracle_user_copy", "1"),
     copy_function!("coracle_user_copy_nosleep", "0"),
-    // rdi address; returns the word in eax, and in edx 0 or 1 for a fault.
-    ".global coracle_user_load",
-    "coracle_user_load:",
-    "xor edx, edx",
-    "31: mov eax, [rdi]",
-    "ret",
-    "32: mov edx, 1",
-    "ret",
-    // rdi address, esi old, edx new; returns as above what was there.
-    ".global coracle_user_cmpxchg",
-    "coracle_user_cmpxchg:",
-    "mov eax, esi",
-    "33: lock cmpxchg [rdi], edx",
-    "mov edx, 0",
-    "ret",
+    word_functions!("coracle_user_load", "coracle_user_cmpxchg", "1"),
+    word_functions!("coracle_user_load_nosleep", "coracle_user_cmpxchg_nosleep", "0"),
     ".popsection",
     ".pushsection .rodata.user_access, \"a\"",
-    ".long 31b - ., 32b - ., 1",
-    ".long 33b - ., 32b - ., 1",
     ".global coracle_user_access_table_end",
     "coracle_user_access_table_end:",
     ".popsection",
@@ -96,7 +126,9 @@ unsafe extern "C" {
     fn coracle_user_copy(to: usize, from: usize, len: usize) -> usize;
     fn coracle_user_copy_nosleep(to: usize, from: usize, len: usize) -> usize;
     fn coracle_user_load(address: usize) -> Loaded;
+    fn coracle_user_load_nosleep(address: usize) -> Loaded;
     fn coracle_user_cmpxchg(address: usize, old: u32, new: u32) -> Loaded;
+    fn coracle_user_cmpxchg_nosleep(address: usize, old: u32, new: u32) -> Loaded;
 }
 
 /// Copies `len` bytes; returns how many were not copied because a page was missing.
@@ -118,9 +150,14 @@ pub unsafe fn copy(to: usize, from: usize, len: usize, sleep: Sleep) -> usize {
 ///
 /// # Safety
 /// The address is the application's and aligned.
-pub unsafe fn load(address: usize) -> Option<u32> {
+pub unsafe fn load(address: usize, sleep: Sleep) -> Option<u32> {
     // SAFETY: by the caller; a fault is fixed up.
-    let loaded = unsafe { coracle_user_load(address) };
+    let loaded = unsafe {
+        match sleep {
+            Sleep::May => coracle_user_load(address),
+            Sleep::Never => coracle_user_load_nosleep(address),
+        }
+    };
     (loaded.faulted == 0).then_some(loaded.value as u32)
 }
 
@@ -128,9 +165,14 @@ pub unsafe fn load(address: usize) -> Option<u32> {
 ///
 /// # Safety
 /// As [`load`].
-pub unsafe fn compare_exchange(address: usize, old: u32, new: u32) -> Option<u32> {
+pub unsafe fn compare_exchange(address: usize, old: u32, new: u32, sleep: Sleep) -> Option<u32> {
     // SAFETY: by the caller; a fault is fixed up.
-    let loaded = unsafe { coracle_user_cmpxchg(address, old, new) };
+    let loaded = unsafe {
+        match sleep {
+            Sleep::May => coracle_user_cmpxchg(address, old, new),
+            Sleep::Never => coracle_user_cmpxchg_nosleep(address, old, new),
+        }
+    };
     (loaded.faulted == 0).then_some(loaded.value as u32)
 }
 

@@ -118,13 +118,8 @@ impl AddressSpace {
                 map.name = Name::Path(Arc::from("/dev/zero (deleted)"));
             }
         }
-        let vma = Vma {
-            prot: map.prot,
-            max_prot: map.max_prot,
-            flags: map.flags,
-            backing: map.backing,
-            name: map.name,
-        };
+        let vma =
+            Vma { prot: map.prot, max_prot: map.max_prot, flags: map.flags, backing: map.backing, name: map.name };
         let mut layout = self.layout.write();
         let mut removed = Vec::new();
         let range = match wanted {

@@ -10,14 +10,18 @@
 #![allow(dead_code)]
 
 mod access;
+mod advise;
 mod fault;
+mod fork;
 pub mod frame;
 pub mod heap;
 mod hooks;
 mod huge;
+mod info;
 mod local;
 mod map;
 mod protect;
+mod remap;
 mod section;
 mod shared;
 mod shrink;
@@ -28,8 +32,11 @@ pub mod user;
 mod vma;
 mod zap;
 
+pub use advise::Advice;
 pub use fault::Fault;
+pub use info::{SpaceStats, VmaInfo};
 pub use map::{Fixed, Map};
+pub use remap::RemapFlags;
 pub use space::AddressSpace;
 pub use vma::{Backing, Name, Prot, USER_END, VmaFlags};
 

@@ -123,8 +123,8 @@ impl AddressSpace {
     }
 
     /// Takes the right to write from the shared file pages in `range`, so that the next write is noticed, and tells
-    /// the source which had it. The layout is locked for writing.
-    fn collect_written(&self, range: Range<usize>, start: usize, vma: &Vma) {
+    /// the source which had it. The layout is locked.
+    pub(super) fn collect_written(&self, range: Range<usize>, start: usize, vma: &Vma) {
         if !vma.flags.contains(VmaFlags::SHARED) || !vma.max_prot.contains(Prot::WRITE) {
             return;
         }

@@ -32,9 +32,21 @@ const HELD_ADDRESS: u64 = !(PAGE_SIZE as u64 - 1);
 /// `Mmu::address_mask`, or 0 if there is none: saves a virtual call per step of a walk.
 static ADDRESS_MASK: AtomicU64 = AtomicU64::new(0);
 
+/// The bits that the right to write adds to a leaf.
+static WRITE_MASK: AtomicU64 = AtomicU64::new(0);
+
 /// Asks the platform once what never changes.
 pub fn init() {
-    ADDRESS_MASK.store(platform().mmu().address_mask().unwrap_or(0), Ordering::Relaxed);
+    let mmu = platform().mmu();
+    ADDRESS_MASK.store(mmu.address_mask().unwrap_or(0), Ordering::Relaxed);
+    let leaf = |flags| mmu.leaf(PhysAddr(0), flags, 1).0;
+    WRITE_MASK.store(leaf(PteFlags::WRITE) & !leaf(PteFlags::empty()), Ordering::Relaxed);
+}
+
+/// A present leaf without the right to write.
+#[inline]
+pub fn without_write(entry: Pte) -> Pte {
+    Pte(entry.0 & !WRITE_MASK.load(Ordering::Relaxed))
 }
 
 /// Index into the table of `level` (1 leaf, 4 root) for an address.

@@ -146,25 +146,40 @@ fn check_word(addr: usize) -> Result<()> {
 pub fn load_u32(addr: usize) -> Result<u32> {
     check_word(addr)?;
     // SAFETY: checked to be the application's.
-    unsafe { access::load(addr) }.ok_or(Errno::EFAULT)
+    unsafe { access::load(addr, Sleep::May) }.ok_or(Errno::EFAULT)
+}
+
+/// As [`load_u32`] under a spin lock: `None` if the page is not there.
+#[inline]
+pub fn try_load_u32(addr: usize) -> Option<u32> {
+    check_word(addr).ok()?;
+    // SAFETY: checked to be the application's.
+    unsafe { access::load(addr, Sleep::Never) }
 }
 
 /// Stores `new` if the word is `old`; returns what it was. `EINVAL` if not aligned.
-pub fn compare_exchange_u32(addr: usize, old: u32, new: u32) -> Result<core::result::Result<u32, u32>> {
+pub fn compare_exchange_u32(addr: usize, old: u32, new: u32) -> Result<u32> {
     check_word(addr)?;
     // SAFETY: checked to be the application's.
-    let was = unsafe { access::compare_exchange(addr, old, new) }.ok_or(Errno::EFAULT)?;
-    Ok(if was == old { Ok(was) } else { Err(was) })
+    unsafe { access::compare_exchange(addr, old, new, Sleep::May) }.ok_or(Errno::EFAULT)
+}
+
+/// As [`compare_exchange_u32`] under a spin lock: `None` if the page is not there for writing.
+pub fn try_compare_exchange_u32(addr: usize, old: u32, new: u32) -> Option<u32> {
+    check_word(addr).ok()?;
+    // SAFETY: checked to be the application's.
+    unsafe { access::compare_exchange(addr, old, new, Sleep::Never) }
 }
 
 /// Replaces the word by `change` of it, atomically; returns what it was. `EINVAL` if not aligned.
 pub fn fetch_update_u32(addr: usize, change: impl Fn(u32) -> u32) -> Result<u32> {
     let mut old = load_u32(addr)?;
     loop {
-        match compare_exchange_u32(addr, old, change(old))? {
-            Ok(was) => return Ok(was),
-            Err(now) => old = now,
+        let seen = compare_exchange_u32(addr, old, change(old))?;
+        if seen == old {
+            return Ok(seen);
         }
+        old = seen;
     }
 }
 
@@ -179,10 +194,7 @@ pub fn fault_in(addr: usize, write: bool) -> bool {
 pub(super) fn kernel_fault(fault: &PageFault, ip: u64) -> Option<u64> {
     let (fixup, sleep) = access::find_fixup(ip)?;
     let at = fault.address.0 as usize;
-    if sleep == Sleep::May
-        && at < USER_END
-        && AddressSpace::loaded().is_some_and(|space| space.fault(fault).is_ok())
-    {
+    if sleep == Sleep::May && at < USER_END && AddressSpace::loaded().is_some_and(|space| space.fault(fault).is_ok()) {
         return Some(ip);
     }
     Some(fixup)

@@ -88,6 +88,13 @@ impl Drop for Gather<'_> {
     }
 }
 
+/// What a visit does with a huge page that its range cuts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Split,
+    Whole,
+}
+
 /// Entries of one table that a visit covers.
 pub(super) enum Piece {
     /// `count` entries of a leaf table from `first` on, for addresses from `at` on.
@@ -124,7 +131,20 @@ impl AddressSpace {
     ) -> core::result::Result<(), OutOfMemory> {
         let mut at = range.start;
         while at < range.end {
-            at = self.step(at, range.end, visit)?;
+            at = self.step(at, range.end, Cut::Split, visit)?;
+        }
+        Ok(())
+    }
+
+    /// As [`AddressSpace::visit`] for looking only: huge pages are never split, and given whole where the range cuts them.
+    pub(super) fn visit_whole(
+        &self,
+        range: Range<usize>,
+        visit: &mut dyn FnMut(Piece),
+    ) -> core::result::Result<(), OutOfMemory> {
+        let mut at = range.start;
+        while at < range.end {
+            at = self.step(at, range.end, Cut::Whole, visit)?;
         }
         Ok(())
     }
@@ -135,7 +155,7 @@ impl AddressSpace {
         let mut found = false;
         while at < range.end && !found {
             at = self
-                .step(at, range.end, &mut |piece| {
+                .step(at, range.end, Cut::Split, &mut |piece| {
                     found = true;
                     visit(piece);
                 })
@@ -149,6 +169,7 @@ impl AddressSpace {
         &self,
         at: usize,
         end: usize,
+        cut: Cut,
         visit: &mut dyn FnMut(Piece),
     ) -> core::result::Result<usize, OutOfMemory> {
         let Some(level2) = self.level2(at) else {
@@ -164,17 +185,13 @@ impl AddressSpace {
         // SAFETY: as above, now under the lock, so this thread is the entry's only writer.
         let entry = unsafe { table::read(level2, slot) };
         let huge = table::is_huge(entry);
-        if huge && stop - at == HUGE_SIZE {
-            visit(Piece::Huge { table: level2, index: slot, entry, at });
+        if huge && (stop - at == HUGE_SIZE || cut == Cut::Whole) {
+            visit(Piece::Huge { table: level2, index: slot, entry, at: at & !(HUGE_SIZE - 1) });
             return Ok(stop);
         }
         // SAFETY: as above.
         let leaf = unsafe {
-            if huge {
-                Some(table::split_huge(level2, slot).ok_or(OutOfMemory)?)
-            } else {
-                table::next(level2, slot, 2)
-            }
+            if huge { Some(table::split_huge(level2, slot).ok_or(OutOfMemory)?) } else { table::next(level2, slot, 2) }
         };
         if let Some(table) = leaf {
             let first = table::index(VirtAddr(at as u64), 1);
@@ -204,11 +221,19 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Takes away every page in `range`, whose edges cut no huge page (see [`AddressSpace::split_edges`]). Tables whose
-    /// whole span lies in `free` go too; for that the layout is held for writing.
+    /// Takes away every page in `range`, whose edges cut no huge page (see [`AddressSpace::split_edges`]), and the tables whose
+    /// whole span lies in `free`. The layout is held for writing.
     pub(super) fn zap(&self, gather: &mut Gather, range: Range<usize>, free: Range<usize>) {
         // No huge page is cut, so no split can run out of memory.
-        let done = self.visit(range.clone(), &mut |piece| match piece {
+        let done = self.zap_pages(gather, range.clone());
+        debug_assert!(done.is_ok());
+        self.free_tables(gather, self.root, 4, 0, &range, &free);
+    }
+
+    /// Takes away every page in `range`. Fails only if a huge page that the range cuts cannot be split.
+    pub(super) fn zap_pages(&self, gather: &mut Gather, range: Range<usize>) -> core::result::Result<(), OutOfMemory> {
+        self.note_peak();
+        self.visit(range, &mut |piece| match piece {
             Piece::Leaf { table, first, count, at } => self.zap_leaf(gather, table, first, count, at),
             Piece::Huge { table, index, entry, at } => {
                 // SAFETY: under the leaf lock; the reference goes to the gatherer.
@@ -217,11 +242,7 @@ impl AddressSpace {
                 gather.frame(platform().mmu().decode(entry, 2).0);
                 self.anonymous_pages.fetch_sub(ENTRIES as isize, Ordering::Relaxed);
             }
-        });
-        debug_assert!(done.is_ok());
-        if !free.is_empty() {
-            self.free_tables(gather, self.root, 4, 0, &range, &free);
-        }
+        })
     }
 
     fn zap_leaf(&self, gather: &mut Gather, leaf: PhysAddr, first: usize, count: usize, at: usize) {
@@ -240,7 +261,11 @@ impl AddressSpace {
                 let (frame, flags) = mmu.decode(old, 1);
                 gather.touched(address..address + PAGE_SIZE);
                 if !flags.contains(PteFlags::SPECIAL) {
-                    if flags.contains(CACHED) { file += 1 } else { anonymous += 1 }
+                    if flags.contains(CACHED) {
+                        file += 1
+                    } else {
+                        anonymous += 1
+                    }
                     gather.frame(frame);
                 }
             } else {
@@ -249,7 +274,11 @@ impl AddressSpace {
                 if let Some((frame, flags)) = table::held(entry)
                     && !flags.contains(PteFlags::SPECIAL)
                 {
-                    if flags.contains(CACHED) { file += 1 } else { anonymous += 1 }
+                    if flags.contains(CACHED) {
+                        file += 1
+                    } else {
+                        anonymous += 1
+                    }
                     gather.frame(frame);
                 }
             }
