@@ -7,13 +7,13 @@
 extern crate alloc;
 extern crate hal_x86 as _;
 
+mod backends;
 mod boot;
 mod chart;
 mod klog;
 mod panic;
 mod symbols;
 
-mod backends;
 mod devices;
 mod mm;
 mod process;

@@ -1,5 +1,16 @@
-//! KVM and the plain PC: the platform with paravirtual clocks where KVM's CPUID leaf is there, and the same
-//! devices without them elsewhere (QEMU's TCG, a hypervisor that nobody here knows).
+//! KVM and the plain PC: the platform with a paravirtual clock where KVM's CPUID leaves are there, and the same devices
+//! without it elsewhere (QEMU's TCG, a hypervisor that nobody here knows).
 #![no_std]
 
-extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod signature;
+
+#[cfg(target_os = "none")]
+mod platform;
+#[cfg(target_os = "none")]
+mod pvclock;
+
+#[cfg(target_os = "none")]
+pub use platform::{KVM, PC};

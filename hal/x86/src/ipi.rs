@@ -1,11 +1,125 @@
 //! Signals between CPUs: TLB flushes that wait for their answer.
+//!
+//! Each CPU has a queue of flushes that others ask for, and two counters: asked and done. Who asks waits until the
+//! other's `done` has passed his number, and answers his own queue meanwhile, so that two CPUs that ask each other, even
+//! with interrupts disabled, both go on.
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use hal_core::cpu::CpuSet;
 use hal_core::mmu::Flush;
+use hal_core::percpu;
+use spin::Mutex;
+
+use crate::local::CpuLocal;
+use crate::{apic, arch, interrupts, paging};
+
+/// More requests than this become one flush of everything.
+const QUEUE: usize = 4;
+
+struct Queue {
+    requests: [Flush; QUEUE],
+    count: usize,
+    asked: u64,
+}
+
+/// Flushes that a CPU is asked for.
+pub struct FlushQueue {
+    queue: Mutex<Queue>,
+    done: AtomicU64,
+    asked: AtomicU64,
+}
+
+impl FlushQueue {
+    /// An empty queue.
+    pub const fn new() -> Self {
+        Self {
+            queue: Mutex::new(Queue { requests: [Flush::All; QUEUE], count: 0, asked: 0 }),
+            done: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds a request; returns its number. Interrupts are disabled.
+    fn push(&self, what: Flush) -> u64 {
+        let mut queue = self.queue.lock();
+        let index = queue.count;
+        if index < QUEUE {
+            queue.requests[index] = what;
+        }
+        queue.count = index + 1;
+        queue.asked += 1;
+        self.asked.store(queue.asked, Ordering::Release);
+        queue.asked
+    }
+
+    /// Does what is asked. On the queue's own CPU, interrupts disabled.
+    fn answer(&self) {
+        let (requests, count, number) = {
+            let mut queue = self.queue.lock();
+            let count = core::mem::take(&mut queue.count);
+            (queue.requests, count, queue.asked)
+        };
+        if count > QUEUE {
+            paging::flush_local(Flush::All);
+        } else {
+            requests[..count].iter().for_each(|&what| paging::flush_local(what));
+        }
+        self.done.store(number, Ordering::Release);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.done.load(Ordering::Acquire) != self.asked.load(Ordering::Acquire)
+    }
+}
+
+impl Default for FlushQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Answers this CPU's queue: the interrupt's handler.
+pub fn answer() {
+    CpuLocal::this().flush.answer();
+}
+
+fn without_interrupts<T>(body: impl FnOnce() -> T) -> T {
+    let enabled = arch::interrupts_enabled();
+    arch::cli();
+    let result = body();
+    if enabled {
+        // SAFETY: they were enabled on entry.
+        unsafe { arch::sti() };
+    }
+    result
+}
 
 /// Flushes on these CPUs and waits until they have done it.
 pub fn flush_cpus(cpus: &CpuSet, what: Flush) {
-    if cpus.contains(hal_core::percpu::cpu_id()) {
-        crate::paging::flush_local(what);
+    let this = percpu::cpu_id();
+    for cpu in cpus.iter().filter(|&cpu| cpu != this) {
+        if let Some(other) = running(cpu) {
+            without_interrupts(|| other.flush.push(what));
+            apic::send(other.apic_id(), interrupts::FLUSH);
+        }
     }
+    if cpus.contains(this) {
+        paging::flush_local(what);
+    }
+    for cpu in cpus.iter().filter(|&cpu| cpu != this) {
+        let Some(other) = running(cpu) else { continue };
+        // Whatever was asked before now includes our request.
+        let number = other.flush.asked.load(Ordering::Acquire);
+        while other.flush.done.load(Ordering::Acquire) < number {
+            if CpuLocal::this().flush.is_waiting() {
+                without_interrupts(answer);
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+fn running(cpu: usize) -> Option<&'static CpuLocal> {
+    CpuLocal::of(cpu).filter(|local| local.running.load(Ordering::Acquire) != 0)
 }

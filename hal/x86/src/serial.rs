@@ -156,3 +156,38 @@ impl Console for EarlySerial {
         Err(Error::Unsupported)
     }
 }
+
+/// COM1 with input by interrupt, and COM2 for standard error where the command line says `stderr=com2`.
+pub struct SerialConsole;
+
+static SECOND: AtomicBool = AtomicBool::new(false);
+
+/// Sends standard error to COM2, if there is one.
+pub fn use_second_port() {
+    SECOND.store(COM2.init(), Ordering::Relaxed);
+}
+
+impl Console for SerialConsole {
+    fn write(&self, bytes: &[u8]) {
+        COM1.send(bytes);
+    }
+    fn read(&self, to: &mut [u8]) -> usize {
+        COM1.receive(to)
+    }
+    fn on_input(&self, handler: Handler) -> hal_core::Result<()> {
+        if !COM1.init() {
+            return Err(Error::Unsupported);
+        }
+        let (gsi, level, active_low) = crate::pc::isa_line(4);
+        hal_core::platform().interrupts().attach_line(gsi, level, active_low, handler)?;
+        COM1.enable_receive_interrupt();
+        Ok(())
+    }
+    fn write_error(&self, bytes: &[u8]) {
+        if SECOND.load(Ordering::Relaxed) {
+            COM2.send(bytes);
+        } else {
+            COM1.send(bytes);
+        }
+    }
+}

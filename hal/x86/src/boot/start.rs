@@ -1,9 +1,6 @@
 //! In the final place: per-CPU block, direct map, and the loader's start info turned into [`BootInfo`].
 
-use core::sync::atomic::Ordering;
-
 use hal_core::boot::{MAX_RANGES, MemoryKind, MemoryRange, Module};
-use hal_core::percpu::PerCpu;
 use hal_core::{BootInfo, PhysAddr, memory};
 use spin::Once;
 
@@ -27,9 +24,6 @@ static INFO: Once<Storage> = Once::new();
 static MEMORY: Once<([MemoryRange; MAX_RANGES], usize)> = Once::new();
 static RESERVED: Once<([MemoryRange; MAX_RANGES], usize)> = Once::new();
 static MODULES: Once<([Module; MAX_RANGES], usize)> = Once::new();
-
-/// The boot CPU's block.
-static CPU0: PerCpu = PerCpu::EMPTY;
 
 /// `hvm_start_info`, version 1 (xen/include/public/arch-x86/hvm/start_info.h).
 #[repr(C)]
@@ -76,11 +70,12 @@ fn read<T: Copy>(at: u64) -> T {
 /// Where the assembly jumps to, on the boot stack, in the final place.
 #[unsafe(no_mangle)]
 extern "C" fn coracle_start(_delta: u64, start_info: u32) -> ! {
-    CPU0.this.store((&raw const CPU0) as u64, Ordering::Relaxed);
-    // SAFETY: the block is static; the GDT and the root table are the image's own, at their final addresses.
+    crate::descriptors::init_idt();
+    let boot = crate::local::CpuLocal::boot();
+    boot.list(0, 0);
+    // SAFETY: the boot CPU's own block; the root table is the image's, and maps this code and stack.
     unsafe {
-        arch::wrmsr(arch::msr::GS_BASE, (&raw const CPU0) as u64);
-        crate::descriptors::load_boot_gdt();
+        boot.enter();
         arch::set_cr3(paging::kernel_root_phys());
     }
     crate::features::init_this_cpu();
