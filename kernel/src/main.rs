@@ -16,5 +16,8 @@ mod symbols;
 
 mod devices;
 mod mm;
+mod files;
 mod process;
+mod run_end;
 mod sched;
+mod syscall;

@@ -56,7 +56,8 @@ pub fn wait(address: usize, private: bool, expected: u32, deadline_ns: Option<u6
         return Err(Errno::EINVAL);
     }
     let key = Key::new(address, private)?;
-    let queued = Queued::new(&[(key, bitset, Kind::Plain)])?;
+    let keys = [(key, bitset, Kind::Plain)];
+    let queued = Queued::new(&keys)?;
     if mm::user::load_u32(address)? != expected {
         return queued.leave(Errno::EAGAIN).map(|_| ());
     }
