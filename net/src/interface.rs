@@ -5,11 +5,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use base::{RwLock, SpinLock};
+use base::{Once, RwLock, SpinLock};
 use hal_core::device::NetCaps;
 
 use crate::addr::Ip;
+use crate::dhcp::Dhcp;
 use crate::env::Transmit;
+use crate::ndp::Auto6;
 use crate::neighbour::{NeighbourInfo, Neighbours};
 use crate::timers::TimerSlot;
 
@@ -74,6 +76,8 @@ pub struct Interface {
     /// MTU of IPv6, which a router may lower.
     pub(crate) mtu6: AtomicU32,
     pub(crate) up: AtomicBool,
+    pub(crate) dhcp: Once<Arc<Dhcp>>,
+    pub(crate) auto6: Once<Arc<Auto6>>,
 }
 
 impl Interface {
@@ -90,6 +94,8 @@ impl Interface {
             neighbours: Neighbours::new(),
             neighbour_timer: TimerSlot::new(),
             up: AtomicBool::new(true),
+            dhcp: Once::new(),
+            auto6: Once::new(),
         }
     }
 

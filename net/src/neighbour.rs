@@ -184,11 +184,6 @@ impl Neighbours {
         todo
     }
 
-    /// Forgets everything.
-    pub(crate) fn clear(&self) {
-        self.0.lock().clear();
-    }
-
     pub(crate) fn list(&self) -> Vec<NeighbourInfo> {
         let map = self.0.lock();
         map.iter()

@@ -6,20 +6,18 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use base::{Errno, Once, Result, RwLock};
+use base::{Errno, Once, Result, RwLock, SpinLock};
 use hal_core::device::{NetBuf, NetCaps};
 
 use crate::addr::{FlowKey, Ip};
-use crate::arp;
-use crate::checksum;
 use crate::env::{Env, Transmit};
+use crate::fragment::Reassembly;
 use crate::interface::{Address, Interface, LOOPBACK, count};
-use crate::neighbour::Resolution;
-use crate::packet::{self, ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ipv4How, Meta, protocol};
 use crate::route::{Origin, Route, Routes};
 use crate::tcp::Tcp;
 use crate::tcp::tables::Tables;
 use crate::timers::{NEVER, Timed, TimerSlot, Timers};
+use crate::{arp, icmp, udp};
 
 const MAX_INTERFACES: usize = 32;
 
@@ -27,9 +25,9 @@ const MAX_INTERFACES: usize = 32;
 /// have something to send, interfaces to be told.
 #[derive(Default)]
 pub struct Tx {
-    local: VecDeque<NetBuf>,
+    pub(crate) local: VecDeque<NetBuf>,
     pub(crate) again: Vec<Arc<Tcp>>,
-    dirty: u32,
+    pub(crate) dirty: u32,
 }
 
 impl Tx {
@@ -57,6 +55,10 @@ pub struct Stack {
     epoch: AtomicU64,
     timers: Timers,
     tcp: Arc<Tables>,
+    udp: udp::Table,
+    pub(crate) reassembly: Reassembly,
+    icmp_limit: icmp::Limit,
+    pub(crate) static_dns: SpinLock<Vec<Ip>>,
     ip_id: AtomicU32,
 }
 
@@ -74,6 +76,10 @@ impl Stack {
             routes: RwLock::new(Routes::new()),
             epoch: AtomicU64::new(1),
             timers: Timers::new(),
+            udp: udp::Table::new(),
+            reassembly: Reassembly::new(),
+            icmp_limit: icmp::Limit::new(),
+            static_dns: SpinLock::new(Vec::new()),
         });
         let caps = NetCaps {
             mac: [0; 6],
@@ -120,6 +126,15 @@ impl Stack {
     pub(crate) fn tcp(&self) -> &Arc<Tables> {
         &self.tcp
     }
+    pub(crate) fn udp(&self) -> &udp::Table {
+        &self.udp
+    }
+    pub(crate) fn icmp_limit(&self) -> &icmp::Limit {
+        &self.icmp_limit
+    }
+    pub(crate) fn secret(&self) -> u64 {
+        self.secret[0]
+    }
     /// Changes whenever a route, an address or a neighbour does.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
@@ -144,6 +159,14 @@ impl Stack {
     /// All TCP sockets that are connected or listening.
     pub fn tcp_sockets(&self) -> Vec<Arc<Tcp>> {
         self.tcp.all()
+    }
+    /// All bound UDP sockets.
+    pub fn udp_sockets(&self) -> Vec<Arc<udp::Udp>> {
+        self.udp.all()
+    }
+    /// The interface that has this address.
+    pub(crate) fn interface_of(&self, ip: Ip) -> Option<u32> {
+        self.interfaces().find(|i| i.addresses.read().iter().any(|a| a.ip == ip)).map(|i| i.index)
     }
     /// Connections in the table, and how many of these are in TIME-WAIT.
     pub fn tcp_count(&self) -> (usize, usize) {
@@ -258,159 +281,6 @@ impl Stack {
         self.ip_id.fetch_add(1, Ordering::Relaxed) as u16
     }
 
-    // ---- in ----
-
-    /// Takes a batch of received Ethernet frames and leaves the vector empty, its memory kept.
-    pub fn input(self: &Arc<Self>, interface: &Arc<Interface>, batch: &mut Vec<NetBuf>) {
-        let now = self.env.now_ns();
-        let mut tx = Tx::new();
-        for frame in batch.drain(..) {
-            self.frame(interface, frame, now, &mut tx);
-        }
-        self.finish(&mut tx, now);
-    }
-
-    fn frame(self: &Arc<Self>, interface: &Arc<Interface>, mut buf: NetBuf, now: u64, tx: &mut Tx) {
-        count(&interface.counters.rx_packets, 1);
-        count(&interface.counters.rx_bytes, packet::total_len(&buf) as u64);
-        let Some(h) = buf.bytes().first_chunk::<ETHERNET_LEN>() else {
-            count(&interface.counters.rx_errors, 1);
-            return;
-        };
-        let kind = u16::from_be_bytes([h[12], h[13]]);
-        let for_us = h[0] & 1 != 0 || h[..6] == interface.caps.mac;
-        buf.pull_front(ETHERNET_LEN);
-        if !for_us || !interface.is_up() {
-            count(&interface.counters.rx_dropped, 1);
-            return;
-        }
-        match kind {
-            ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => self.ip_input(interface, buf, now, tx),
-            ETHERTYPE_ARP => arp::input(self, interface, &buf, now, tx),
-            _ => count(&interface.counters.rx_dropped, 1),
-        }
-    }
-
-    fn ip_input(self: &Arc<Self>, interface: &Arc<Interface>, mut buf: NetBuf, now: u64, tx: &mut Tx) {
-        let Some((meta, fragment)) = packet::parse_ip(&mut buf, interface.index) else {
-            count(&interface.counters.rx_errors, 1);
-            return;
-        };
-        if !interface.is_loopback() && (meta.src.is_loopback() || meta.dst.is_loopback()) {
-            count(&interface.counters.rx_dropped, 1); // martians
-            return;
-        }
-        if fragment.is_some() {
-            count(&interface.counters.rx_dropped, 1);
-            return;
-        }
-        self.transport(interface, meta, buf, now, tx);
-    }
-
-    fn transport(self: &Arc<Self>, interface: &Arc<Interface>, meta: Meta, buf: NetBuf, now: u64, tx: &mut Tx) {
-        match meta.protocol {
-            protocol::TCP => self.tcp_input(interface, &meta, buf, now, tx),
-            _ => count(&interface.counters.rx_dropped, 1),
-        }
-    }
-
-    // ---- out ----
-
-    /// Queues a whole frame.
-    #[inline]
-    pub(crate) fn push_frame(&self, interface: &Interface, buf: NetBuf, tx: &mut Tx) {
-        count(&interface.counters.tx_packets, 1);
-        count(&interface.counters.tx_bytes, buf.len() as u64);
-        if let Some(device) = &interface.device {
-            device.push(buf);
-            tx.dirty |= 1 << (interface.index - 1);
-        }
-    }
-
-    /// Puts the Ethernet header before a packet and queues it.
-    pub(crate) fn push_with_header(&self, interface: &Interface, to: [u8; 6], kind: u16, mut buf: NetBuf, tx: &mut Tx) {
-        let checksum = buf.offload.checksum.map(|(at, field)| (at + ETHERNET_LEN as u16, field));
-        buf.offload.checksum = checksum;
-        if let Some(cut) = &mut buf.offload.segment {
-            cut.header_len += ETHERNET_LEN as u16;
-        }
-        let Some(h) = buf.push_front(ETHERNET_LEN) else {
-            count(&interface.counters.tx_dropped, 1);
-            return;
-        };
-        h[..6].copy_from_slice(&to);
-        h[6..12].copy_from_slice(&interface.caps.mac);
-        h[12..].copy_from_slice(&kind.to_be_bytes());
-        self.push_frame(interface, buf, tx);
-    }
-
-    /// Sends an IP packet (headers written, no link header) to a neighbour.
-    pub(crate) fn send_packet(&self, interface: &Arc<Interface>, next: Ip, buf: NetBuf, now: u64, tx: &mut Tx) {
-        if interface.is_loopback() {
-            count(&interface.counters.tx_packets, 1);
-            count(&interface.counters.tx_bytes, buf.len() as u64);
-            tx.local.push_back(buf);
-            return;
-        }
-        let kind = if next.is_v4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-        if next.is_multicast() {
-            return self.push_with_header(interface, next.multicast_mac(), kind, buf, tx);
-        }
-        if next.is_v4() && interface.is_broadcast(next) {
-            return self.push_with_header(interface, [0xff; 6], kind, buf, tx);
-        }
-        match interface.neighbours.resolve(next, buf, now) {
-            Resolution::Known(mac, buf) => self.push_with_header(interface, mac, kind, buf, tx),
-            Resolution::Wait => {}
-            Resolution::Ask => {
-                self.ask(interface, next, None, tx);
-                self.timers.set(self.env(), interface, now + 1_000_000_000);
-            }
-        }
-    }
-
-    fn ask(&self, interface: &Arc<Interface>, ip: Ip, to: Option<[u8; 6]>, tx: &mut Tx) {
-        if ip.is_v4() {
-            arp::request(self, interface, ip, to, tx);
-        }
-    }
-
-    /// Takes news of a neighbour and sends what waited for it.
-    pub(crate) fn learn(&self, interface: &Arc<Interface>, ip: Ip, mac: [u8; 6], create: bool, now: u64, tx: &mut Tx) {
-        let (waiting, changed) = interface.neighbours.learn(ip, mac, create, now);
-        let kind = if ip.is_v4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-        for buf in waiting {
-            self.push_with_header(interface, mac, kind, buf, tx);
-        }
-        if changed {
-            self.bump();
-            self.timers.set(self.env(), interface, now + 30_000_000_000);
-        }
-    }
-
-    /// Writes the IP header before a transport packet and sends it. The header's room is in front.
-    pub(crate) fn send_ip(&self, hop: &Hop, how: SendIp, mut buf: NetBuf, now: u64, tx: &mut Tx) {
-        let payload = buf.len();
-        let header = if how.dst.is_v4() { 20 } else { 40 };
-        buf.offload.checksum = buf.offload.checksum.map(|(at, field)| (at + header as u16, field));
-        let Some(h) = buf.push_front(header) else {
-            count(&hop.interface.counters.tx_dropped, 1);
-            return;
-        };
-        if how.dst.is_v4() {
-            let v4 = Ipv4How {
-                ttl: how.ttl,
-                tos: how.tos,
-                id: if how.dont_fragment { 0 } else { self.next_ip_id() },
-                flags: if how.dont_fragment { 0x4000 } else { 0 },
-            };
-            packet::write_v4(h, how.src, how.dst, how.protocol, payload, v4);
-        } else {
-            packet::write_v6(h, how.src, how.dst, how.protocol, payload, how.ttl, how.tos);
-        }
-        self.send_packet(&hop.interface, hop.next, buf, now, tx);
-    }
-
     // ---- work that is left ----
 
     /// Does what a call has left: delivers packets to this machine, lets connections send, tells devices. Holds
@@ -459,17 +329,6 @@ impl Stack {
     }
 }
 
-/// The fields of an IP header to send.
-#[derive(Clone, Copy)]
-pub(crate) struct SendIp {
-    pub src: Ip,
-    pub dst: Ip,
-    pub protocol: u8,
-    pub ttl: u8,
-    pub tos: u8,
-    pub dont_fragment: bool,
-}
-
 impl Timed for Interface {
     fn slot(&self) -> &TimerSlot {
         &self.neighbour_timer
@@ -478,22 +337,16 @@ impl Timed for Interface {
     fn on_timer(self: Arc<Self>, stack: &Arc<Stack>, now: u64, tx: &mut Tx) -> u64 {
         let todo = self.neighbours.upkeep(now);
         for (ip, mac) in todo.ask {
-            stack.ask(&self, ip, mac, tx);
+            stack.ask(&self, ip, mac, now, tx);
         }
         if todo.changed {
             stack.bump();
         }
         count(&self.counters.tx_dropped, todo.failed.len() as u64);
+        for packet in todo.failed {
+            icmp::deliver_error(stack, packet.bytes(), Errno::EHOSTUNREACH, None, now, tx);
+        }
         todo.next.unwrap_or(NEVER)
     }
 }
 
-/// True if the transport checksum over the pseudo-header is right, or known to be.
-pub(crate) fn checksum_good(meta: &Meta, buf: &NetBuf) -> bool {
-    if meta.valid {
-        return true;
-    }
-    let pseudo = checksum::pseudo(meta.src, meta.dst, meta.protocol);
-    let sum = packet::sum(buf, checksum::add_len(pseudo, packet::total_len(buf)));
-    checksum::fold(sum) == 0xffff
-}

@@ -11,7 +11,9 @@ use crate::addr::{Endpoint, FlowKey};
 use crate::checksum;
 use crate::interface::{Interface, count};
 use crate::packet::{Meta, protocol};
-use crate::stack::{SendIp, Stack, Tx, checksum_good};
+use crate::receive::checksum_good;
+use crate::stack::{Stack, Tx};
+use crate::transmit::SendIp;
 
 impl Stack {
     pub(crate) fn tcp_input(

@@ -1,0 +1,669 @@
+//! UDP sockets.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use base::io::In;
+use base::{Errno, Events, Result, RwLock, SpinLock, Subject};
+use hal_core::device::{NetBuf, Offload};
+
+use crate::addr::{Endpoint, Family, FlowKey, Ip};
+use crate::checksum;
+use crate::datagram::{Queue, Received, duplicate};
+use crate::interface::{Interface, count};
+use crate::packet::{self, Meta, protocol};
+use crate::receive::checksum_good;
+use crate::stack::{Stack, Tx};
+use crate::transmit::SendIp;
+use crate::{icmp, tcp};
+
+const HEADER: usize = 8;
+/// Largest payload.
+pub const MAX_PAYLOAD: usize = 65535 - HEADER - 20;
+
+/// Options, with Linux's defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// SO_BROADCAST.
+    pub broadcast: bool,
+    /// SO_REUSEADDR.
+    pub reuse_address: bool,
+    /// SO_REUSEPORT.
+    pub reuse_port: bool,
+    /// IPV6_V6ONLY.
+    pub v6_only: bool,
+    /// IP_TTL or IPV6_UNICAST_HOPS.
+    pub ttl: u8,
+    /// IP_TOS or IPV6_TCLASS.
+    pub tos: u8,
+    /// IP_MULTICAST_TTL or IPV6_MULTICAST_HOPS.
+    pub multicast_ttl: u8,
+    /// IP_MULTICAST_LOOP.
+    pub multicast_loop: bool,
+    /// IP_MULTICAST_IF: interface index, 0 for any.
+    pub multicast_interface: u32,
+    /// SO_BINDTODEVICE: interface index, 0 for any.
+    pub device: u32,
+    /// IP_MTU_DISCOVER: never fragment.
+    pub dont_fragment: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            broadcast: false,
+            reuse_address: false,
+            reuse_port: false,
+            v6_only: false,
+            ttl: 64,
+            tos: 0,
+            multicast_ttl: 1,
+            multicast_loop: true,
+            multicast_interface: 0,
+            device: 0,
+            dont_fragment: false,
+        }
+    }
+}
+
+struct Inner {
+    options: Options,
+    local: Option<Endpoint>,
+    remote: Option<Endpoint>,
+    queue: Queue,
+    error: Option<Errno>,
+    groups: Vec<(Ip, u32)>,
+    read_shut: bool,
+    write_shut: bool,
+}
+
+/// A UDP socket. Calls do not block: `EAGAIN` says wait for [`Udp::subject`].
+pub struct Udp {
+    stack: Arc<Stack>,
+    family: Family,
+    inner: SpinLock<Inner>,
+    subject: Subject,
+    ready: AtomicU32,
+}
+
+impl Udp {
+    /// A new socket.
+    pub fn new(stack: &Arc<Stack>, family: Family) -> Arc<Self> {
+        Arc::new(Self {
+            stack: stack.clone(),
+            family,
+            inner: SpinLock::new(Inner {
+                options: Options::default(),
+                local: None,
+                remote: None,
+                queue: Queue::new(),
+                error: None,
+                groups: Vec::new(),
+                read_shut: false,
+                write_shut: false,
+            }),
+            subject: Subject::new(),
+            ready: AtomicU32::new(Events::OUT.bits() | Events::WRNORM.bits()),
+        })
+    }
+
+    /// The observers of this socket.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+    /// Its family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+    /// Readiness now.
+    pub fn poll(&self) -> Events {
+        Events::from_bits_truncate(self.ready.load(Ordering::Acquire))
+    }
+
+    fn settle(&self, inner: &Inner) {
+        let mut e = Events::OUT | Events::WRNORM;
+        if !inner.queue.is_empty() || inner.read_shut {
+            e |= Events::IN | Events::RDNORM;
+        }
+        if inner.read_shut {
+            e |= Events::RDHUP;
+        }
+        if inner.read_shut && inner.write_shut {
+            e |= Events::HUP;
+        }
+        if inner.error.is_some() {
+            e |= Events::ERR;
+        }
+        self.ready.store(e.bits(), Ordering::Release);
+    }
+
+    fn any(&self) -> Ip {
+        if self.family == Family::V4 { Ip::ANY4 } else { Ip::ANY }
+    }
+
+    /// Gives the socket a local address. Port 0: one is chosen.
+    pub fn bind(self: &Arc<Self>, local: Endpoint) -> Result<()> {
+        if self.family == Family::V4 && !local.ip.is_v4() {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        if !local.ip.is_unspecified()
+            && !local.ip.is_multicast()
+            && !self.stack.is_local(local.ip)
+            && !self.stack.interfaces().any(|i| i.is_broadcast(local.ip))
+        {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        let mut inner = self.inner.lock();
+        if inner.local.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let port = self.stack.udp().bind(&self.stack, self, local, &inner.options)?;
+        inner.local = Some(Endpoint::new(local.ip, port));
+        Ok(())
+    }
+
+    fn bound(self: &Arc<Self>) -> Result<Endpoint> {
+        if let Some(local) = self.inner.lock().local {
+            return Ok(local);
+        }
+        match self.bind(Endpoint::new(self.any(), 0)) {
+            Ok(()) | Err(Errno::EINVAL) => self.inner.lock().local.ok_or(Errno::EINVAL),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Sets the peer; `None` dissolves the association.
+    pub fn connect(self: &Arc<Self>, remote: Option<Endpoint>) -> Result<()> {
+        let Some(mut remote) = remote else {
+            let mut inner = self.inner.lock();
+            inner.remote = None;
+            return Ok(());
+        };
+        if self.family == Family::V4 && !remote.ip.is_v4() {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        if remote.ip.is_unspecified() {
+            remote.ip = if remote.ip.is_v4() || self.family == Family::V4 { Ip::LOOPBACK4 } else { Ip::LOOPBACK6 };
+        }
+        let options = self.options();
+        if remote.ip == Ip::BROADCAST && !options.broadcast {
+            return Err(Errno::EACCES);
+        }
+        let source = self.stack.source_for(remote.ip, options.device)?;
+        self.bound()?;
+        let mut inner = self.inner.lock();
+        if let Some(local) = &mut inner.local
+            && local.ip.is_unspecified()
+        {
+            local.ip = source;
+            let port = local.port;
+            self.stack.udp().rename(self, port, source);
+        }
+        inner.remote = Some(remote);
+        Ok(())
+    }
+
+    /// Sends one datagram of all bytes of `from`, to the peer or to `to`, from `source` if given (IP_PKTINFO).
+    pub fn send(
+        self: &Arc<Self>,
+        from: &mut In<'_>,
+        to: Option<Endpoint>,
+        source: Option<(Ip, u32)>,
+    ) -> Result<usize> {
+        let len = from.remaining();
+        let (options, remote) = {
+            let mut inner = self.inner.lock();
+            if let Some(e) = inner.error.take() {
+                self.settle(&inner);
+                return Err(e);
+            }
+            if inner.write_shut {
+                return Err(Errno::EPIPE);
+            }
+            (inner.options, inner.remote)
+        };
+        let mut to = to.or(remote).ok_or(Errno::EDESTADDRREQ)?;
+        if len > MAX_PAYLOAD {
+            return Err(Errno::EMSGSIZE);
+        }
+        if to.port == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if self.family == Family::V4 && !to.ip.is_v4() {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        if to.ip.is_unspecified() {
+            to.ip = if to.ip.is_v4() { Ip::LOOPBACK4 } else { Ip::LOOPBACK6 };
+        }
+        let local = self.bound()?;
+        if to.ip.is_v4() && !local.ip.is_v4() && local.ip != Ip::ANY || !to.ip.is_v4() && local.ip.is_v4() {
+            return Err(Errno::ENETUNREACH);
+        }
+        let mut device = options.device;
+        if to.ip.is_multicast() && options.multicast_interface != 0 {
+            device = options.multicast_interface;
+        }
+        if let Some((_, index)) = source
+            && index != 0
+        {
+            device = index;
+        }
+        let hop = self.stack.route(to.ip, (device != 0).then_some(device))?;
+        if !options.broadcast && hop.interface.is_broadcast(to.ip) {
+            return Err(Errno::EACCES);
+        }
+        let mut src = source.map_or(local.ip, |s| s.0);
+        if src.is_unspecified() {
+            src = local.ip;
+        }
+        if src.is_unspecified() || src.is_multicast() {
+            src = if hop.interface.is_loopback() {
+                to.ip
+            } else {
+                hop.interface.source_for(to.ip).ok_or(Errno::ENETUNREACH)?
+            };
+        } else if source.is_some() && !self.stack.is_local(src) {
+            return Err(Errno::EINVAL);
+        }
+        let header = if to.ip.is_v4() { 20 } else { 40 };
+        let fits = header + HEADER + len <= hop.interface.mtu(to.ip.is_v4());
+        if !fits && options.dont_fragment {
+            return Err(Errno::EMSGSIZE);
+        }
+        let mut buf = NetBuf::new(HEADER + len);
+        buf.set_len(HEADER + len);
+        let mut at = HEADER;
+        while at < HEADER + len {
+            match from.read(&mut buf.bytes_mut()[at..])? {
+                0 => return Err(Errno::EFAULT),
+                n => at += n,
+            }
+        }
+        let b = buf.bytes_mut();
+        b[0..2].copy_from_slice(&local.port.to_be_bytes());
+        b[2..4].copy_from_slice(&to.port.to_be_bytes());
+        b[4..6].copy_from_slice(&((HEADER + len) as u16).to_be_bytes());
+        let pseudo = checksum::add_len(checksum::pseudo(src, to.ip, protocol::UDP), HEADER + len);
+        let mut offload = Offload::default();
+        if hop.interface.is_loopback() {
+            offload.checksum_valid = true;
+        } else if hop.interface.caps.tx_checksum && fits {
+            b[6..8].copy_from_slice(&checksum::fold(pseudo).to_le_bytes());
+            offload.checksum = Some((0, 6));
+        } else {
+            let sum = checksum::finish(checksum::add(pseudo, b));
+            b[6..8].copy_from_slice(if sum == [0, 0] { &[0xff, 0xff] } else { &sum });
+        }
+        buf.offload = offload;
+        let how = SendIp {
+            src,
+            dst: to.ip,
+            protocol: protocol::UDP,
+            ttl: if to.ip.is_multicast() { options.multicast_ttl } else { options.ttl },
+            tos: options.tos,
+            dont_fragment: options.dont_fragment,
+        };
+        let now = self.stack.env().now_ns();
+        let mut tx = Tx::new();
+        let to_us_too = if to.ip.is_multicast() {
+            options.multicast_loop && !hop.interface.is_loopback() && hop.interface.in_group(to.ip)
+        } else {
+            hop.interface.is_broadcast(to.ip)
+        };
+        let again = to_us_too.then(|| duplicate(&buf));
+        self.stack.send_ip(&hop, how, buf, now, &mut tx);
+        if let Some(mut copy) = again {
+            copy.offload = Offload { checksum_valid: true, ..Offload::default() };
+            self.stack.loop_back(&hop.interface, how, copy, now, &mut tx);
+        }
+        self.stack.finish(&mut tx, now);
+        Ok(len)
+    }
+
+    /// Takes the next datagram.
+    pub fn recv(&self, peek: bool) -> Result<Arc<Received>> {
+        let mut inner = self.inner.lock();
+        if inner.queue.is_empty()
+            && let Some(e) = inner.error.take()
+        {
+            self.settle(&inner);
+            return Err(e);
+        }
+        let item = inner.queue.pop(peek);
+        self.settle(&inner);
+        item
+    }
+
+    /// True if reading was shut: a read that finds nothing returns 0.
+    pub fn read_shut(&self) -> bool {
+        self.inner.lock().read_shut
+    }
+
+    /// Bytes of the next datagram (FIONREAD).
+    pub fn readable(&self) -> usize {
+        self.inner.lock().queue.first_len()
+    }
+
+    /// Shuts directions. `ENOTCONN` without a peer, as on Linux; it is shut all the same.
+    pub fn shutdown(&self, how: tcp::Shutdown) -> Result<()> {
+        let mut inner = self.inner.lock();
+        inner.read_shut |= how != tcp::Shutdown::Write;
+        inner.write_shut |= how != tcp::Shutdown::Read;
+        let connected = inner.remote.is_some();
+        self.settle(&inner);
+        drop(inner);
+        self.subject.notify(Events::IN | Events::HUP | Events::RDHUP);
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    /// The last descriptor is gone.
+    pub fn close(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        inner.queue.clear();
+        let groups = core::mem::take(&mut inner.groups);
+        let local = inner.local;
+        drop(inner);
+        if let Some(local) = local {
+            self.stack.udp().unbind(self, local.port);
+        }
+        for (group, index) in groups {
+            if let Some(interface) = self.stack.interface(index) {
+                self.stack.leave_group(interface, group);
+            }
+        }
+    }
+
+    /// Joins or leaves a multicast group on an interface (0: the one towards it).
+    pub fn membership(&self, group: Ip, index: u32, join: bool) -> Result<()> {
+        if !group.is_multicast() {
+            return Err(Errno::EINVAL);
+        }
+        let interface = match self.stack.interface(index) {
+            Some(i) => i.clone(),
+            None if index == 0 => self.stack.route(group, None).map_err(|_| Errno::ENODEV)?.interface,
+            None => return Err(Errno::ENODEV),
+        };
+        let mut inner = self.inner.lock();
+        let entry = (group, interface.index);
+        let at = inner.groups.iter().position(|g| *g == entry);
+        match (at, join) {
+            (Some(_), true) => return Err(Errno::EADDRINUSE),
+            (None, false) => return Err(Errno::EADDRNOTAVAIL),
+            (None, true) => inner.groups.push(entry),
+            (Some(at), false) => {
+                inner.groups.remove(at);
+            }
+        }
+        drop(inner);
+        if join {
+            self.stack.join_group(&interface, group);
+        } else {
+            self.stack.leave_group(&interface, group);
+        }
+        Ok(())
+    }
+
+    /// SO_ERROR: the pending error, once.
+    pub fn take_error(&self) -> Option<Errno> {
+        let mut inner = self.inner.lock();
+        let error = inner.error.take();
+        self.settle(&inner);
+        error
+    }
+    /// Our address.
+    pub fn local(&self) -> Endpoint {
+        self.inner.lock().local.unwrap_or(Endpoint::new(self.any(), 0))
+    }
+    /// The peer's address. `ENOTCONN` if there is none.
+    pub fn remote(&self) -> Result<Endpoint> {
+        self.inner.lock().remote.ok_or(Errno::ENOTCONN)
+    }
+    /// The options.
+    pub fn options(&self) -> Options {
+        self.inner.lock().options
+    }
+    /// Changes options.
+    pub fn set_options(&self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.inner.lock().options);
+    }
+    /// SO_RCVBUF in bytes, and a new value if given.
+    pub fn receive_buffer(&self, set: Option<usize>) -> usize {
+        let mut inner = self.inner.lock();
+        if let Some(limit) = set {
+            inner.queue.limit = limit.clamp(2048, tcp::MAX_BUFFER as usize);
+        }
+        inner.queue.limit
+    }
+
+    fn deliver(&self, item: Received) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.read_shut || !inner.queue.push(item) {
+            return false;
+        }
+        self.settle(&inner);
+        drop(inner);
+        self.subject.notify(Events::IN | Events::RDNORM);
+        true
+    }
+
+    pub(crate) fn on_error(&self, remote: Endpoint, error: Errno) {
+        let mut inner = self.inner.lock();
+        if inner.remote != Some(remote) {
+            return; // only connected sockets hear of errors, as on Linux without IP_RECVERR
+        }
+        inner.error = Some(error);
+        self.settle(&inner);
+        drop(inner);
+        self.subject.notify(Events::ERR | Events::IN | Events::OUT);
+    }
+
+    fn score(&self, meta: &Meta, from: Endpoint) -> u32 {
+        let inner = self.inner.lock();
+        let mut score = 1;
+        if let Some(remote) = inner.remote {
+            if remote != from {
+                return 0;
+            }
+            score += 4;
+        }
+        if inner.options.device != 0 {
+            if inner.options.device != meta.interface {
+                return 0;
+            }
+            score += 2;
+        }
+        score
+    }
+}
+
+struct Port {
+    ip: Ip,
+    v6_only: bool,
+    reuse_address: bool,
+    reuse_port: bool,
+    socket: Weak<Udp>,
+}
+
+impl Port {
+    fn takes(&self, dst: Ip) -> u32 {
+        if self.ip == dst {
+            16
+        } else if self.ip == Ip::ANY4 && dst.is_v4() {
+            8
+        } else if self.ip == Ip::ANY && !(self.v6_only && dst.is_v4()) {
+            4
+        } else {
+            0
+        }
+    }
+}
+
+pub(crate) struct Table(RwLock<BTreeMap<u16, Vec<Port>>>);
+
+impl Table {
+    pub const fn new() -> Self {
+        Self(RwLock::new(BTreeMap::new()))
+    }
+
+    fn bind(&self, stack: &Stack, udp: &Arc<Udp>, local: Endpoint, options: &Options) -> Result<u16> {
+        let mut ports = self.0.write();
+        let new = Port {
+            ip: local.ip,
+            v6_only: options.v6_only,
+            reuse_address: options.reuse_address,
+            reuse_port: options.reuse_port,
+            socket: Arc::downgrade(udp),
+        };
+        if local.port != 0 {
+            let list = ports.entry(local.port).or_default();
+            list.retain(|p| p.socket.strong_count() > 0);
+            let clash = |p: &Port| {
+                (p.takes(local.ip) > 0 || new.takes(p.ip) > 0)
+                    && !(p.reuse_address && options.reuse_address)
+                    && !(p.reuse_port && options.reuse_port)
+            };
+            if list.iter().any(clash) {
+                return Err(Errno::EADDRINUSE);
+            }
+            list.push(new);
+            return Ok(local.port);
+        }
+        let first = (stack.env().random() >> 8) as u32 % 28232;
+        for i in 0..28232 {
+            let port = 32768 + ((first + i) % 28232) as u16;
+            let list = ports.entry(port).or_default();
+            list.retain(|p| p.socket.strong_count() > 0);
+            if list.is_empty() {
+                list.push(new);
+                return Ok(port);
+            }
+        }
+        Err(Errno::EADDRINUSE)
+    }
+
+    fn rename(&self, udp: &Arc<Udp>, port: u16, ip: Ip) {
+        if let Some(list) = self.0.write().get_mut(&port) {
+            for p in list.iter_mut().filter(|p| p.socket.as_ptr() == Arc::as_ptr(udp)) {
+                p.ip = ip;
+            }
+        }
+    }
+
+    fn unbind(&self, udp: &Arc<Udp>, port: u16) {
+        let mut ports = self.0.write();
+        if let Some(list) = ports.get_mut(&port) {
+            list.retain(|p| p.socket.strong_count() > 0 && p.socket.as_ptr() != Arc::as_ptr(udp));
+            if list.is_empty() {
+                ports.remove(&port);
+            }
+        }
+    }
+
+    /// The sockets for a datagram: one for a unicast destination, all for the rest.
+    fn find(&self, meta: &Meta, port: u16, from: Endpoint, all: bool, secret: u64) -> Vec<Arc<Udp>> {
+        let ports = self.0.read();
+        let Some(list) = ports.get(&port) else {
+            return Vec::new();
+        };
+        let mut best = 0;
+        let mut found = Vec::new();
+        for p in list {
+            let mut score = p.takes(meta.dst);
+            if score == 0 {
+                continue;
+            }
+            let Some(udp) = p.socket.upgrade() else { continue };
+            match udp.score(meta, from) {
+                0 => continue,
+                s => score += 32 * s,
+            }
+            if all {
+                found.push(udp);
+            } else if score > best {
+                best = score;
+                found.clear();
+                found.push(udp);
+            } else if score == best && p.reuse_port {
+                found.push(udp);
+            }
+        }
+        if !all && found.len() > 1 {
+            let key = FlowKey { local: Endpoint::new(meta.dst, port), remote: from };
+            let pick = key.hash([secret, !secret]) as usize % found.len();
+            found = alloc::vec![found.swap_remove(pick)];
+        }
+        found
+    }
+
+    /// Sockets bound to this port, for errors.
+    pub fn on_port(&self, port: u16) -> Vec<Arc<Udp>> {
+        self.0
+            .read()
+            .get(&port)
+            .map(|l| l.iter().filter_map(|p| p.socket.upgrade()).collect())
+            .unwrap_or_default()
+    }
+
+    /// All bound sockets, for /proc/net/udp.
+    pub fn all(&self) -> Vec<Arc<Udp>> {
+        self.0.read().values().flatten().filter_map(|p| p.socket.upgrade()).collect()
+    }
+}
+
+impl Stack {
+    pub(crate) fn udp_input(
+        self: &Arc<Self>,
+        interface: &Arc<Interface>,
+        meta: &Meta,
+        mut buf: NetBuf,
+        now: u64,
+        tx: &mut Tx,
+    ) {
+        let Some(h) = buf.bytes().first_chunk::<HEADER>() else {
+            count(&interface.counters.rx_errors, 1);
+            return;
+        };
+        let from = Endpoint::new(meta.src, u16::from_be_bytes([h[0], h[1]]));
+        let port = u16::from_be_bytes([h[2], h[3]]);
+        let len = usize::from(u16::from_be_bytes([h[4], h[5]]));
+        let unsummed = h[6..8] == [0, 0];
+        if len < HEADER || len > packet::total_len(&buf) || unsummed && !meta.dst.is_v4() && !meta.valid {
+            count(&interface.counters.rx_errors, 1);
+            return;
+        }
+        packet::truncate(&mut buf, len);
+        if !unsummed && !checksum_good(meta, &buf) {
+            count(&interface.counters.rx_errors, 1);
+            return;
+        }
+        if port == 68 && crate::dhcp::input(self, interface, &buf, now, tx) {
+            return;
+        }
+        let several = meta.dst.is_multicast() || interface.is_broadcast(meta.dst);
+        if if several {
+            meta.dst.is_multicast() && !interface.in_group(meta.dst)
+        } else {
+            !self.is_local(meta.dst)
+        } {
+            count(&interface.counters.rx_dropped, 1);
+            return;
+        }
+        let mut sockets = self.udp().find(meta, port, from, several, self.secret());
+        let Some(last) = sockets.pop() else {
+            count(&interface.counters.rx_dropped, 1);
+            if !several {
+                icmp::port_unreachable(self, interface, meta, &mut buf, now, tx);
+            }
+            return;
+        };
+        buf.pull_front(HEADER);
+        for udp in sockets {
+            udp.deliver(Received::new(from, meta, now, duplicate(&buf)));
+        }
+        if !last.deliver(Received::new(from, meta, now, buf)) {
+            count(&interface.counters.rx_dropped, 1);
+        }
+    }
+}
