@@ -64,11 +64,7 @@ impl Ip {
     }
     /// As the standard type, IPv4 unmapped.
     pub fn to_std(self) -> IpAddr {
-        if self.is_v4() {
-            IpAddr::V4(self.to_v4())
-        } else {
-            IpAddr::V6(self.to_v6())
-        }
+        if self.is_v4() { IpAddr::V4(self.to_v4()) } else { IpAddr::V6(self.to_v6()) }
     }
     /// As an IPv4 address (the low bits of anything else).
     pub fn to_v4(self) -> Ipv4Addr {
@@ -118,11 +114,7 @@ impl Ip {
     /// The network part.
     pub fn mask(self, prefix: u8) -> Self {
         let bits = (u32::from(prefix) + if self.is_v4() { 96 } else { 0 }).min(128);
-        Self(if bits == 0 {
-            0
-        } else {
-            self.0 & (u128::MAX << (128 - bits))
-        })
+        Self(if bits == 0 { 0 } else { self.0 & (u128::MAX << (128 - bits)) })
     }
     /// The multicast hardware address (RFC 1112, RFC 2464).
     pub fn multicast_mac(self) -> [u8; 6] {
@@ -182,11 +174,7 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.ip.is_v4() {
-            write!(f, "{}:{}", self.ip, self.port)
-        } else {
-            write!(f, "[{}]:{}", self.ip, self.port)
-        }
+        if self.ip.is_v4() { write!(f, "{}:{}", self.ip, self.port) } else { write!(f, "[{}]:{}", self.ip, self.port) }
     }
 }
 impl fmt::Debug for Endpoint {

@@ -18,11 +18,7 @@ pub(crate) fn input(stack: &Stack, interface: &Arc<Interface>, buf: &NetBuf, now
         return;
     };
     let Ok(ArpRepr::EthernetIpv4 {
-        operation,
-        source_hardware_addr,
-        source_protocol_addr,
-        target_protocol_addr,
-        ..
+        operation, source_hardware_addr, source_protocol_addr, target_protocol_addr, ..
     }) = ArpRepr::parse(&packet)
     else {
         return;

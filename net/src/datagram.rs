@@ -86,13 +86,7 @@ pub(crate) const DEFAULT_LIMIT: usize = 212_992;
 
 impl Queue {
     pub fn new() -> Self {
-        Self {
-            items: VecDeque::new(),
-            memory: 0,
-            bytes: 0,
-            limit: DEFAULT_LIMIT,
-            dropped: 0,
-        }
+        Self { items: VecDeque::new(), memory: 0, bytes: 0, limit: DEFAULT_LIMIT, dropped: 0 }
     }
 
     /// False if there is no room.

@@ -13,8 +13,8 @@ use crate::interface::{Address, Interface};
 use crate::packet::{self, protocol};
 use crate::route::{Origin, Route};
 use crate::stack::{Hop, Stack, Tx};
-use crate::transmit::SendIp;
 use crate::timers::{NEVER, Timed, TimerSlot};
+use crate::transmit::SendIp;
 
 const SECOND: u64 = 1_000_000_000;
 const MAX_RETRY: u64 = 64 * SECOND;
@@ -268,7 +268,9 @@ impl Timed for Dhcp {
                 // Half of what is left of this phase, but not more often than once a minute (RFC 2131, 4.4.5).
                 let border = if now < rebind { rebind } else { end };
                 let _ = renew;
-                (now + ((border.saturating_sub(now)) / 2).max(60 * SECOND)).min(border.max(now + SECOND)).min(end.max(now + SECOND))
+                (now + ((border.saturating_sub(now)) / 2).max(60 * SECOND))
+                    .min(border.max(now + SECOND))
+                    .min(end.max(now + SECOND))
             }
             _ => {
                 let wait = state.retry;

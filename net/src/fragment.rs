@@ -113,8 +113,5 @@ impl Reassembly {
 pub(crate) fn cut(payload: &[u8], room: usize) -> impl Iterator<Item = (usize, &[u8], bool)> {
     let size = room / 8 * 8;
     let count = payload.len().div_ceil(size.max(8));
-    payload
-        .chunks(size.max(8))
-        .enumerate()
-        .map(move |(i, piece)| (i * size.max(8), piece, i + 1 < count))
+    payload.chunks(size.max(8)).enumerate().map(move |(i, piece)| (i * size.max(8), piece, i + 1 < count))
 }

@@ -117,7 +117,9 @@ pub(crate) fn input_v6(
             let Ok(icmp) = Icmpv6Packet::new_checked(&bytes[..]) else {
                 return;
             };
-            if let Ok(Icmpv6Repr::Ndisc(message)) = Icmpv6Repr::parse(&src, &dst, &icmp, &ChecksumCapabilities::ignored()) {
+            if let Ok(Icmpv6Repr::Ndisc(message)) =
+                Icmpv6Repr::parse(&src, &dst, &icmp, &ChecksumCapabilities::ignored())
+            {
                 ndp::input(stack, interface, meta, &message, now, tx);
             }
         }
@@ -126,11 +128,7 @@ pub(crate) fn input_v6(
 }
 
 fn echo(stack: &Arc<Stack>, meta: &Meta, request: &[u8], kind: u8, now: u64, tx: &mut Tx) {
-    let source = if meta.dst.is_multicast() {
-        stack.source_for(meta.src, 0)
-    } else {
-        Ok(meta.dst)
-    };
+    let source = if meta.dst.is_multicast() { stack.source_for(meta.src, 0) } else { Ok(meta.dst) };
     if let Ok(source) = source {
         let mut reply = request.to_vec();
         reply[0] = kind;
@@ -158,11 +156,7 @@ pub(crate) fn send_over(
 ) {
     message[2..4].fill(0);
     let protocol = if dst.is_v4() { protocol::ICMP } else { protocol::ICMPV6 };
-    let start = if dst.is_v4() {
-        0
-    } else {
-        checksum::add_len(checksum::pseudo(src, dst, protocol), message.len())
-    };
+    let start = if dst.is_v4() { 0 } else { checksum::add_len(checksum::pseudo(src, dst, protocol), message.len()) };
     let sum = checksum::finish(checksum::add(start, &message));
     message[2..4].copy_from_slice(&sum);
     let mut buf = NetBuf::new(message.len());

@@ -121,11 +121,7 @@ impl Interface {
 
     /// Largest IP packet of the family.
     pub fn mtu(&self, v4: bool) -> usize {
-        if v4 {
-            usize::from(self.caps.mtu)
-        } else {
-            self.mtu6.load(Ordering::Relaxed) as usize
-        }
+        if v4 { usize::from(self.caps.mtu) } else { self.mtu6.load(Ordering::Relaxed) as usize }
     }
 
     /// The address to send from when `dst` is the destination (RFC 6724 reduced to what one interface
@@ -147,9 +143,7 @@ impl Interface {
         dst == Ip::BROADCAST
             || dst.is_v4()
                 && self.addresses.read().iter().any(|a| {
-                    a.ip.is_v4()
-                        && a.prefix < 31
-                        && dst.0 == a.ip.mask(a.prefix).0 | u128::from(u32::MAX >> a.prefix)
+                    a.ip.is_v4() && a.prefix < 31 && dst.0 == a.ip.mask(a.prefix).0 | u128::from(u32::MAX >> a.prefix)
                 })
     }
 

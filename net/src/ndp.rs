@@ -140,13 +140,7 @@ fn on_prefix(
     }
     stack.insert_address(
         interface,
-        Address {
-            ip,
-            prefix: 64,
-            tentative: false,
-            valid_until: now.saturating_add(lifetime),
-            dynamic: true,
-        },
+        Address { ip, prefix: 64, tentative: false, valid_until: now.saturating_add(lifetime), dynamic: true },
     );
     if !known {
         detect_duplicates(stack, interface, ip, now, tx);
@@ -273,9 +267,8 @@ impl Timed for Auto6 {
         }
         drop(state);
         if solicit && let Some(source) = interface.source_for(Ip::ALL_ROUTERS) {
-            let message = NdiscRepr::RouterSolicit {
-                lladdr: Some(RawHardwareAddress::from_bytes(&interface.caps.mac)),
-            };
+            let message =
+                NdiscRepr::RouterSolicit { lladdr: Some(RawHardwareAddress::from_bytes(&interface.caps.mac)) };
             emit(stack, interface, source, Ip::ALL_ROUTERS, message, now, tx);
         }
         if lost {
@@ -285,12 +278,8 @@ impl Timed for Auto6 {
                 .remove(|r| r.interface == interface.index && r.origin == Origin::Ra && r.gateway.is_some());
             stack.bump();
         }
-        let old: alloc::vec::Vec<Ip> = interface
-            .addresses()
-            .iter()
-            .filter(|a| !a.ip.is_v4() && a.valid_until <= now)
-            .map(|a| a.ip)
-            .collect();
+        let old: alloc::vec::Vec<Ip> =
+            interface.addresses().iter().filter(|a| !a.ip.is_v4() && a.valid_until <= now).map(|a| a.ip).collect();
         for ip in old {
             stack.remove_address(interface, ip);
         }

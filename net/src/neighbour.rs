@@ -83,9 +83,7 @@ impl Neighbours {
     /// The hardware address, if it is known.
     pub(crate) fn lookup(&self, ip: Ip) -> Option<[u8; 6]> {
         let map = self.0.lock();
-        map.get(&ip)
-            .filter(|n| n.state != State::Incomplete)
-            .map(|n| n.mac)
+        map.get(&ip).filter(|n| n.state != State::Incomplete).map(|n| n.mac)
     }
 
     /// Finds the address for a packet or lets the packet wait for it. The oldest waiting packet is
@@ -105,13 +103,7 @@ impl Neighbours {
         make_room(&mut map);
         map.insert(
             ip,
-            Neighbour {
-                state: State::Incomplete,
-                mac: [0; 6],
-                updated: now,
-                asked: 1,
-                waiting: alloc::vec![packet],
-            },
+            Neighbour { state: State::Incomplete, mac: [0; 6], updated: now, asked: 1, waiting: alloc::vec![packet] },
         );
         Resolution::Ask
     }
@@ -133,16 +125,7 @@ impl Neighbours {
         }
         if create {
             make_room(&mut map);
-            map.insert(
-                ip,
-                Neighbour {
-                    state: State::Reachable,
-                    mac,
-                    updated: now,
-                    asked: 0,
-                    waiting: Vec::new(),
-                },
-            );
+            map.insert(ip, Neighbour { state: State::Reachable, mac, updated: now, asked: 0, waiting: Vec::new() });
         }
         (Vec::new(), create)
     }
@@ -187,10 +170,7 @@ impl Neighbours {
     pub(crate) fn list(&self) -> Vec<NeighbourInfo> {
         let map = self.0.lock();
         map.iter()
-            .map(|(ip, n)| NeighbourInfo {
-                ip: *ip,
-                mac: (n.state != State::Incomplete).then_some(n.mac),
-            })
+            .map(|(ip, n)| NeighbourInfo { ip: *ip, mac: (n.state != State::Incomplete).then_some(n.mac) })
             .collect()
     }
 }

@@ -160,10 +160,7 @@ fn parse_v4(buf: &mut NetBuf, interface: u32) -> Option<(Meta, Option<Fragment>)
 fn parse_v6(buf: &mut NetBuf, interface: u32) -> Option<(Meta, Option<Fragment>)> {
     let offload = buf.offload;
     let h: &[u8; 40] = buf.bytes().first_chunk()?;
-    let (src, dst) = (
-        Ip::from_v6_bytes(*h[8..].first_chunk()?),
-        Ip::from_v6_bytes(*h[24..].first_chunk()?),
-    );
+    let (src, dst) = (Ip::from_v6_bytes(*h[8..].first_chunk()?), Ip::from_v6_bytes(*h[24..].first_chunk()?));
     if src.is_v4() || dst.is_v4() || src.is_multicast() {
         return None; // mapped addresses never travel (RFC 4942, 2.2)
     }

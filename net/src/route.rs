@@ -52,9 +52,7 @@ impl Routes {
                 && r.origin == route.origin
                 && r.gateway.is_some() == route.gateway.is_some())
         });
-        let place = self
-            .0
-            .partition_point(|r| (r.prefix, route.metric) > (route.prefix, r.metric));
+        let place = self.0.partition_point(|r| (r.prefix, route.metric) > (route.prefix, r.metric));
         self.0.insert(place, route);
     }
 
@@ -63,9 +61,7 @@ impl Routes {
     }
 
     pub(crate) fn lookup(&self, dst: Ip, only: Option<u32>) -> Option<&Route> {
-        self.0
-            .iter()
-            .find(|r| only.is_none_or(|i| i == r.interface) && dst.in_prefix(r.dst, r.prefix))
+        self.0.iter().find(|r| only.is_none_or(|i| i == r.interface) && dst.in_prefix(r.dst, r.prefix))
     }
 
     pub(crate) fn all(&self) -> &[Route] {
@@ -83,14 +79,7 @@ mod tests {
     }
 
     fn route(dst: &str, prefix: u8, gateway: Option<&str>, metric: u32) -> Route {
-        Route {
-            dst: ip(dst),
-            prefix,
-            gateway: gateway.map(ip),
-            interface: 2,
-            metric,
-            origin: Origin::Static,
-        }
+        Route { dst: ip(dst), prefix, gateway: gateway.map(ip), interface: 2, metric, origin: Origin::Static }
     }
 
     #[test]

@@ -81,15 +81,7 @@ impl Stack {
             icmp_limit: icmp::Limit::new(),
             static_dns: SpinLock::new(Vec::new()),
         });
-        let caps = NetCaps {
-            mac: [0; 6],
-            mtu: 65535,
-            queues: 1,
-            tx_checksum: true,
-            tso4: true,
-            tso6: true,
-            lro: true,
-        };
+        let caps = NetCaps { mac: [0; 6], mtu: 65535, queues: 1, tx_checksum: true, tso4: true, tso6: true, lro: true };
         let lo = stack.register("lo".to_string(), caps, None);
         if let Ok(lo) = lo {
             stack.add_address(&lo, Ip::LOOPBACK4, 8);
@@ -101,9 +93,7 @@ impl Stack {
     fn register(&self, name: String, caps: NetCaps, device: Option<Arc<dyn Transmit>>) -> Result<Arc<Interface>> {
         let slot = self.interface_count.fetch_add(1, Ordering::SeqCst);
         let place = self.interfaces.get(slot as usize).ok_or(Errno::ENFILE)?;
-        Ok(place
-            .call_once(|| Arc::new(Interface::new(slot + 1, name, caps, device)))
-            .clone())
+        Ok(place.call_once(|| Arc::new(Interface::new(slot + 1, name, caps, device))).clone())
     }
 
     /// Adds a network interface, without addresses, as `eth0`, `eth1` and so on. `ENFILE` if there are too many.
@@ -175,10 +165,7 @@ impl Stack {
 
     /// Gives an interface an address at once, and the route to its network.
     pub fn add_address(&self, interface: &Arc<Interface>, ip: Ip, prefix: u8) {
-        self.insert_address(
-            interface,
-            Address { ip, prefix, tentative: false, valid_until: NEVER, dynamic: false },
-        );
+        self.insert_address(interface, Address { ip, prefix, tentative: false, valid_until: NEVER, dynamic: false });
         if ip.is_v4() && !interface.is_loopback() {
             let mut tx = Tx::new();
             arp::announce(self, interface, ip, &mut tx);
@@ -349,4 +336,3 @@ impl Timed for Interface {
         todo.next.unwrap_or(NEVER)
     }
 }
-

@@ -62,10 +62,7 @@ pub(crate) struct Timers {
 
 impl Timers {
     pub(crate) const fn new() -> Self {
-        Self {
-            heap: SpinLock::new(BinaryHeap::new()),
-            next: AtomicU64::new(NEVER),
-        }
+        Self { heap: SpinLock::new(BinaryHeap::new()), next: AtomicU64::new(NEVER) }
     }
 
     /// Makes sure that `target` is looked at no later than `at`.
@@ -83,10 +80,7 @@ impl Timers {
             return;
         }
         target.slot().0.store(at, Ordering::Relaxed);
-        heap.push(Entry {
-            at,
-            target: Arc::downgrade(target),
-        });
+        heap.push(Entry { at, target: Arc::downgrade(target) });
         if at < self.next.load(Ordering::Relaxed) {
             self.next.store(at, Ordering::Relaxed);
             env.set_timer(at);

@@ -149,7 +149,14 @@ impl Stack {
     }
 
     /// Delivers a copy of a multicast or broadcast packet to this machine, as if it came in on `interface`.
-    pub(crate) fn loop_back(self: &Arc<Self>, interface: &Arc<Interface>, how: SendIp, mut buf: NetBuf, now: u64, tx: &mut Tx) {
+    pub(crate) fn loop_back(
+        self: &Arc<Self>,
+        interface: &Arc<Interface>,
+        how: SendIp,
+        mut buf: NetBuf,
+        now: u64,
+        tx: &mut Tx,
+    ) {
         let v4 = Ipv4How { ttl: how.ttl, tos: how.tos, id: 0, flags: 0 };
         if with_header(how, v4, &mut buf) {
             buf.offload = Offload { checksum_valid: true, ..Offload::default() };

@@ -52,6 +52,7 @@ fn refuses_and_times_out() {
     let client = world.tcp(1);
     assert_eq!(client.connect(at("192.168.1.1", 81)), Err(Errno::ENETUNREACH));
     let listener = world.listen(0, at("0.0.0.0", 80));
+    world.connect(&listener, at("10.0.0.1", 80)); // so that the neighbour is known
     world.weather(Weather { lose: 100, ..CALM });
     let client = world.tcp(1);
     assert_eq!(client.connect(at("10.0.0.1", 80)), Err(Errno::EINPROGRESS));
@@ -119,15 +120,18 @@ fn a_closed_window_opens_again() {
     }
     world.run(30 * SECOND);
     let mut got = 0;
-    assert!(world.run_until(600 * SECOND, || {
-        while let Ok(bytes) = recv(&server, 5000) {
-            got += bytes.len();
-        }
-        if sent < data.len() {
-            sent += send(&client, &data[sent..]).unwrap_or(0);
-        }
-        got == data.len()
-    }), "{got} of {sent}");
+    assert!(
+        world.run_until(600 * SECOND, || {
+            while let Ok(bytes) = recv(&server, 5000) {
+                got += bytes.len();
+            }
+            if sent < data.len() {
+                sent += send(&client, &data[sent..]).unwrap_or(0);
+            }
+            got == data.len()
+        }),
+        "{got} of {sent}"
+    );
 }
 
 #[test]

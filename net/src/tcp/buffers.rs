@@ -422,10 +422,7 @@ mod tests {
             r.insert(base.wrapping_add(offset), len, packet(&[0; 5]), 1 << 20);
         }
         let (blocks, n) = r.blocks();
-        let relative: Vec<_> = blocks[..n]
-            .iter()
-            .map(|(a, b)| (a.wrapping_sub(base), b.wrapping_sub(base)))
-            .collect();
+        let relative: Vec<_> = blocks[..n].iter().map(|(a, b)| (a.wrapping_sub(base), b.wrapping_sub(base))).collect();
         assert_eq!(relative, [(40, 45), (20, 30), (60, 65)]);
         assert!(r.take(base.wrapping_add(19)).is_none());
         assert_eq!(r.take(base.wrapping_add(20)).unwrap().1, 5);

@@ -22,12 +22,7 @@ pub(crate) struct Rtt {
 
 impl Rtt {
     pub const fn new() -> Self {
-        Self {
-            smoothed: 0,
-            variation: 0,
-            rto: INITIAL_RTO,
-            backoff: 0,
-        }
+        Self { smoothed: 0, variation: 0, rto: INITIAL_RTO, backoff: 0 }
     }
 
     pub fn sample(&mut self, rtt: u64) {
@@ -69,15 +64,7 @@ const MAX_WINDOW: u32 = 64 << 20;
 
 impl Congestion {
     pub const fn new(mss: u32) -> Self {
-        Self {
-            window: 10 * mss,
-            threshold: u32::MAX,
-            max_window: 0,
-            epoch: 0,
-            k: 0,
-            reno: 0,
-            acked: 0,
-        }
+        Self { window: 10 * mss, threshold: u32::MAX, max_window: 0, epoch: 0, k: 0, reno: 0, acked: 0 }
     }
 
     /// `acked` new bytes were acknowledged, and the window was what limited sending.
@@ -119,11 +106,8 @@ impl Congestion {
     pub fn on_loss(&mut self, flight: u32, mss: u32) {
         let base = self.window.min(flight.max(2 * mss));
         // Fast convergence: release bandwidth to newcomers.
-        self.max_window = if self.window < self.max_window {
-            (u64::from(self.window) * 17 / 20) as u32
-        } else {
-            self.window
-        };
+        self.max_window =
+            if self.window < self.max_window { (u64::from(self.window) * 17 / 20) as u32 } else { self.window };
         self.threshold = ((u64::from(base) * 7 / 10) as u32).max(2 * mss);
         self.window = self.threshold;
         self.epoch = 0;

@@ -32,10 +32,8 @@ impl Stack {
             count(&interface.counters.rx_errors, 1);
             return;
         };
-        let key = FlowKey {
-            local: Endpoint::new(meta.dst, seg.dst_port),
-            remote: Endpoint::new(meta.src, seg.src_port),
-        };
+        let key =
+            FlowKey { local: Endpoint::new(meta.dst, seg.dst_port), remote: Endpoint::new(meta.src, seg.src_port) };
         let cx = Cx { stack: self, now };
         match self.tcp().find(&cx, &key, &seg, tx) {
             Found::Flow(tcp) => return tcp.input(&cx, &seg, buf, tx),
@@ -88,10 +86,7 @@ impl Stack {
         let pseudo = checksum::pseudo(key.local.ip, key.remote.ip, protocol::TCP);
         let sum = checksum::finish(checksum::add(checksum::add_len(pseudo, 20), h));
         h[16..18].copy_from_slice(&sum);
-        buf.offload = Offload {
-            checksum_valid: hop.interface.is_loopback(),
-            ..Offload::default()
-        };
+        buf.offload = Offload { checksum_valid: hop.interface.is_loopback(), ..Offload::default() };
         let how = SendIp {
             src: key.local.ip,
             dst: key.remote.ip,

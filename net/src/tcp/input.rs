@@ -150,11 +150,7 @@ impl Tcb {
         self.rtt.backoff = 0;
         self.state = State::Established;
         self.ack = AckDue::Now;
-        Step {
-            events: Events::OUT | Events::WRNORM,
-            output: true,
-            ..Step::default()
-        }
+        Step { events: Events::OUT | Events::WRNORM, output: true, ..Step::default() }
     }
 
     fn reset_by_peer(&mut self) -> Step {
@@ -235,7 +231,8 @@ impl Tcb {
     fn on_progress(&mut self, cx: &Cx<'_>, options: &Options, ack: u32, acked: u32, step: &mut Step) {
         let flight = self.flight();
         self.sample(cx, ack);
-        let limited = flight + self.mss >= self.cc.window || self.cc.window < self.cc.threshold && flight * 2 >= self.cc.window;
+        let limited =
+            flight + self.mss >= self.cc.window || self.cc.window < self.cc.threshold && flight * 2 >= self.cc.window;
         let data = (ack.wrapping_sub(self.tx_seq) as i32).clamp(0, self.tx.len() as i32) as usize;
         self.tx.consume(data);
         self.tx_seq = self.tx_seq.wrapping_add(data as u32);

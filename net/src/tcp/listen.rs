@@ -74,11 +74,7 @@ impl Tcp {
             Role::Idle => {
                 let local = inner.bound.ok_or(Errno::EINVAL)?;
                 self.stack.tcp().listen(self, local, &inner.options)?;
-                inner.role = Role::Listen(Listener {
-                    backlog,
-                    half_open: VecDeque::new(),
-                    ready: VecDeque::new(),
-                });
+                inner.role = Role::Listen(Listener { backlog, half_open: VecDeque::new(), ready: VecDeque::new() });
                 drop(inner);
                 self.with_inner(|_, _, _| ());
             }
@@ -118,14 +114,7 @@ impl Tcp {
         let iss = cx.stack.initial_sequence(&key, cx.now);
         let mut tcb = Box::new(Tcb::new(cx, key, path, iss, State::SynReceived, &options));
         tcb.on_syn_options(seg, &options);
-        let child = Tcp::with(
-            cx.stack,
-            self.family,
-            Role::Flow(tcb),
-            options,
-            Arc::downgrade(self),
-            Some(key.local),
-        );
+        let child = Tcp::with(cx.stack, self.family, Role::Flow(tcb), options, Arc::downgrade(self), Some(key.local));
         if !cx.stack.tcp().insert(key, &child) {
             return;
         }

@@ -10,8 +10,10 @@
 //! made, and has no selective retransmission.
 
 mod buffers;
+mod close;
 mod congestion;
 mod demux;
+mod info;
 mod input;
 pub(crate) mod listen;
 mod options;
@@ -22,6 +24,7 @@ mod socket;
 pub(crate) mod tables;
 mod tcb;
 
+pub use info::Info;
 pub use options::{MAX_BUFFER, Options};
-pub use socket::{Info, Shutdown, Tcp};
+pub use socket::{Shutdown, Tcp};
 pub use tcb::State;

@@ -373,9 +373,8 @@ impl Tcb {
         };
         let probing = self.window == 0 && self.flight() == 0 && self.synchronized();
         let silent = cx.now.saturating_sub(self.heard);
-        let expired = options.user_timeout != 0
-            && silent >= u64::from(options.user_timeout) * 1_000_000
-            && self.synchronized();
+        let expired =
+            options.user_timeout != 0 && silent >= u64::from(options.user_timeout) * 1_000_000 && self.synchronized();
         // A peer that answers window probes is alive, however long it keeps its window shut.
         let given_up = self.rtt.backoff >= limit && (!probing || silent > MAX_RTO);
         if expired || given_up {

@@ -67,32 +67,6 @@ pub enum Shutdown {
     Both,
 }
 
-/// What TCP_INFO tells.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct Info {
-    pub state: Option<State>,
-    pub listening: bool,
-    pub rto_ns: u64,
-    pub rtt_ns: u64,
-    pub rtt_var_ns: u64,
-    pub send_mss: u32,
-    pub receive_mss: u32,
-    pub window: u32,
-    pub threshold: u32,
-    pub peer_window: u32,
-    pub unacked: u32,
-    pub retransmits: u32,
-    pub backoff: u8,
-    pub bytes_acked: u64,
-    pub bytes_received: u64,
-    pub segments_in: u32,
-    pub segments_out: u32,
-    pub sack: bool,
-    pub window_scale: Option<(u8, u8)>,
-    pub path_mtu: u32,
-}
-
 impl Tcp {
     /// A new socket.
     pub fn new(stack: &Arc<Stack>, family: Family) -> Arc<Self> {
@@ -110,14 +84,7 @@ impl Tcp {
         Arc::new(Self {
             stack: stack.clone(),
             family,
-            inner: SpinLock::new(Inner {
-                options,
-                bound,
-                reserved: false,
-                role,
-                connected: false,
-                error: None,
-            }),
+            inner: SpinLock::new(Inner { options, bound, reserved: false, role, connected: false, error: None }),
             inbox: SpinLock::new(VecDeque::new()),
             pending: AtomicBool::new(false),
             ready: AtomicU32::new((Events::OUT | Events::HUP).bits()),
@@ -151,10 +118,7 @@ impl Tcp {
     /// Runs `f` on the locked socket, then what came on the channel meanwhile, then sends.
     pub(super) fn with_inner<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, &Cx<'_>, &mut Tx) -> R) -> R {
         let mut tx = Tx::new();
-        let cx = Cx {
-            stack: &self.stack,
-            now: self.stack.env().now_ns(),
-        };
+        let cx = Cx { stack: &self.stack, now: self.stack.env().now_ns() };
         let mut inner = self.inner.lock();
         let result = f(&mut inner, &cx, &mut tx);
         self.settle(&mut inner);
@@ -345,30 +309,31 @@ impl Tcp {
     pub fn send(self: &Arc<Self>, from: &mut In<'_>, more: bool) -> Result<usize> {
         let mut total = 0;
         loop {
-            let (moved, fault) = self.with_inner(|inner, cx, tx| {
-                let Inner { role: Role::Flow(tcb), options, error, .. } = inner else {
-                    return Err(Errno::EPIPE);
-                };
-                if let Some(e) = tcb.error.take().or(error.take()) {
-                    return Err(e);
-                }
-                if !tcb.can_send() {
-                    return Err(match tcb.state {
-                        State::SynSent | State::SynReceived => Errno::EAGAIN,
-                        _ => Errno::EPIPE,
-                    });
-                }
-                let (moved, fault) = tcb.tx.fill(from, options.send_buffer as usize);
-                if moved > 0 {
-                    tcb.more = more;
-                    tcb.output(cx, options, tx);
-                }
-                if !fault && from.remaining() > 0 {
-                    tcb.blocked = true;
-                }
-                Ok((moved, fault))
-            })
-            .or_else(|e| if total > 0 { Ok((0, false)) } else { Err(e) })?;
+            let (moved, fault) = self
+                .with_inner(|inner, cx, tx| {
+                    let Inner { role: Role::Flow(tcb), options, error, .. } = inner else {
+                        return Err(Errno::EPIPE);
+                    };
+                    if let Some(e) = tcb.error.take().or(error.take()) {
+                        return Err(e);
+                    }
+                    if !tcb.can_send() {
+                        return Err(match tcb.state {
+                            State::SynSent | State::SynReceived => Errno::EAGAIN,
+                            _ => Errno::EPIPE,
+                        });
+                    }
+                    let (moved, fault) = tcb.tx.fill(from, options.send_buffer as usize);
+                    if moved > 0 {
+                        tcb.more = more;
+                        tcb.output(cx, options, tx);
+                    }
+                    if !fault && from.remaining() > 0 {
+                        tcb.blocked = true;
+                    }
+                    Ok((moved, fault))
+                })
+                .or_else(|e| if total > 0 { Ok((0, false)) } else { Err(e) })?;
             total += moved;
             if fault {
                 match from.fault_in() {
@@ -409,11 +374,7 @@ impl Tcp {
         self.receive(false, |tcb| (tcb.rx.skip(max), false)).map(|r| r.0)
     }
 
-    fn receive(
-        self: &Arc<Self>,
-        again: bool,
-        take: impl FnOnce(&mut Tcb) -> (usize, bool),
-    ) -> Result<(usize, bool)> {
+    fn receive(self: &Arc<Self>, again: bool, take: impl FnOnce(&mut Tcb) -> (usize, bool)) -> Result<(usize, bool)> {
         self.with_inner(|inner, cx, tx| {
             let Inner { role: Role::Flow(tcb), options, .. } = inner else {
                 return Err(Errno::ENOTCONN);
@@ -437,114 +398,6 @@ impl Tcp {
         })
     }
 
-    /// Shuts one or both directions.
-    pub fn shutdown(self: &Arc<Self>, how: Shutdown) -> Result<()> {
-        let mut orphans = VecDeque::new();
-        let events = self.with_inner(|inner, cx, tx| {
-            let Inner { role, options, .. } = inner;
-            match role {
-                Role::Idle => Err(Errno::ENOTCONN),
-                Role::Listen(l) => {
-                    if how == Shutdown::Write {
-                        return Ok(Events::empty());
-                    }
-                    orphans = l.take_all();
-                    self.unlisten(inner);
-                    Ok(Events::IN | Events::HUP)
-                }
-                Role::Flow(tcb) => {
-                    if tcb.state == State::Closed {
-                        return Err(Errno::ENOTCONN);
-                    }
-                    let mut events = Events::empty();
-                    if how != Shutdown::Write {
-                        tcb.read_shut = true;
-                        events |= Events::IN | Events::RDHUP;
-                    }
-                    if how != Shutdown::Read {
-                        if tcb.state == State::SynSent {
-                            let step = tcb.finish();
-                            cx.stack.tcp().remove(tcb.key);
-                            return Ok(step.events);
-                        }
-                        close_write(tcb);
-                        tcb.output(cx, options, tx);
-                        events |= Events::OUT | Events::HUP;
-                    }
-                    Ok(events)
-                }
-            }
-        })?;
-        for child in orphans {
-            child.abort();
-        }
-        self.subject.notify(events);
-        Ok(())
-    }
-
-    /// The last descriptor is gone. The connection ends in the background.
-    pub fn close(self: &Arc<Self>) {
-        let mut orphans = VecDeque::new();
-        self.with_inner(|inner, cx, tx| {
-            let Inner { role, options, .. } = inner;
-            match role {
-                Role::Idle => self.release_port(inner),
-                Role::Listen(l) => {
-                    orphans = l.take_all();
-                    self.unlisten(inner);
-                    self.release_port(inner);
-                }
-                Role::Flow(tcb) => {
-                    tcb.orphan = true;
-                    let unread = tcb.rx.len() > 0;
-                    tcb.rx.clear();
-                    if tcb.state == State::Closed {
-                        self.release_port(inner);
-                        return;
-                    }
-                    let reset = unread || options.linger == Some(0);
-                    if tcb.state == State::SynSent || reset {
-                        if tcb.state != State::SynSent {
-                            tcb.send_reset(cx, options, tx);
-                        }
-                        tcb.finish();
-                        cx.stack.tcp().remove(tcb.key);
-                        self.release_port(inner);
-                        return;
-                    }
-                    close_write(tcb);
-                    if tcb.state == State::FinWait2 {
-                        tcb.end_at = cx.now + super::input::FIN_TIMEOUT;
-                    }
-                    tcb.output(cx, options, tx);
-                }
-            }
-        });
-        for child in orphans {
-            child.abort();
-        }
-    }
-
-    /// Ends the connection with a reset.
-    pub fn abort(self: &Arc<Self>) {
-        let events = self.with_inner(|inner, cx, tx| {
-            let Inner { role: Role::Flow(tcb), options, .. } = inner else {
-                return Events::empty();
-            };
-            if tcb.state == State::Closed {
-                return Events::empty();
-            }
-            if tcb.state != State::SynSent {
-                tcb.send_reset(cx, options, tx);
-            }
-            let step = tcb.fail(Errno::ECONNABORTED);
-            cx.stack.tcp().remove(tcb.key);
-            self.release_port(inner);
-            step.events
-        });
-        self.subject.notify(events);
-    }
-
     /// An ICMP error or an unreachable neighbour, for a packet of this connection that started at `seq`.
     pub(crate) fn on_error(self: &Arc<Self>, error: Errno, mtu: Option<u16>, seq: u32, now: u64, tx: &mut Tx) {
         let cx = Cx { stack: &self.stack, now };
@@ -553,7 +406,8 @@ impl Tcp {
         };
         let mut step = Step::default();
         if let Inner { role: Role::Flow(tcb), .. } = &mut *inner {
-            let credible = !super::segment::before(seq, tcb.una) && super::segment::before(seq, tcb.max.wrapping_add(1));
+            let credible =
+                !super::segment::before(seq, tcb.una) && super::segment::before(seq, tcb.max.wrapping_add(1));
             if let Some(mtu) = mtu {
                 if credible && mtu >= 576 && mtu < tcb.path.mtu_limit {
                     tcb.path.mtu_limit = mtu;
@@ -573,164 +427,6 @@ impl Tcp {
         self.after(step, tx);
         self.drain(&cx, tx);
     }
-
-    /// SO_ERROR: the pending error, once.
-    pub fn take_error(self: &Arc<Self>) -> Option<Errno> {
-        self.with_inner(|inner, _, _| match &mut inner.role {
-            Role::Flow(tcb) => {
-                if tcb.synchronized() {
-                    inner.connected = true;
-                }
-                tcb.error.take()
-            }
-            _ => inner.error.take(),
-        })
-    }
-
-    /// Our address: `0.0.0.0:0` or `[::]:0` while there is none.
-    pub fn local(&self) -> Endpoint {
-        let inner = self.inner.lock();
-        match &inner.role {
-            Role::Flow(tcb) => tcb.key.local,
-            _ => inner.bound.unwrap_or(Endpoint::new(if self.family == Family::V4 { Ip::ANY4 } else { Ip::ANY }, 0)),
-        }
-    }
-
-    /// The peer's address. `ENOTCONN` if there is none.
-    pub fn remote(&self) -> Result<Endpoint> {
-        match &self.inner.lock().role {
-            Role::Flow(tcb) if !matches!(tcb.state, State::SynSent | State::Closed) => Ok(tcb.key.remote),
-            Role::Flow(tcb) if tcb.state == State::Closed && tcb.bytes_received + tcb.bytes_acked > 0 => {
-                Ok(tcb.key.remote)
-            }
-            _ => Err(Errno::ENOTCONN),
-        }
-    }
-
-    /// The options.
-    pub fn options(&self) -> Options {
-        self.inner.lock().options
-    }
-
-    /// Changes options; what was held back is sent if it may go now.
-    pub fn set_options(self: &Arc<Self>, change: impl FnOnce(&mut Options)) {
-        self.with_inner(|inner, cx, tx| {
-            let before = inner.options;
-            change(&mut inner.options);
-            let Inner { role: Role::Flow(tcb), options, .. } = inner else {
-                return;
-            };
-            if options.tos != before.tos || options.ttl != before.ttl || options.device != before.device {
-                tcb.path.invalidate();
-            }
-            if options.keepalive && !before.keepalive || options.keep_idle != before.keep_idle && options.keepalive {
-                tcb.keep_at = cx.now + options.keep_idle_ns();
-            }
-            if before.cork && !options.cork || !before.nodelay && options.nodelay {
-                tcb.more = false;
-                tcb.output(cx, options, tx);
-            }
-        });
-    }
-
-    /// TCP_QUICKACK: acknowledge at once, also what waits now.
-    pub fn quick_ack(self: &Arc<Self>, on: bool) {
-        self.with_inner(|inner, cx, tx| {
-            if let Inner { role: Role::Flow(tcb), options, .. } = inner {
-                tcb.interactive = !on;
-                tcb.quick = if on { 16 } else { 0 };
-                if on && tcb.ack != AckDue::No {
-                    tcb.ack = AckDue::Now;
-                    tcb.output(cx, options, tx);
-                }
-            }
-        });
-    }
-
-    /// Bytes that can be read (FIONREAD).
-    pub fn readable(&self) -> usize {
-        match &self.inner.lock().role {
-            Role::Flow(tcb) => tcb.rx.len(),
-            _ => 0,
-        }
-    }
-
-    /// Bytes not yet acknowledged, and of those not yet sent (SIOCOUTQ, SIOCOUTQNSD).
-    pub fn unsent(&self) -> (usize, usize) {
-        match &self.inner.lock().role {
-            Role::Flow(tcb) => {
-                let unsent = (tcb.tx_end().wrapping_sub(tcb.nxt) as i32).max(0) as usize;
-                (tcb.tx.len(), unsent.min(tcb.tx.len()))
-            }
-            _ => (0, 0),
-        }
-    }
-
-    /// TCP_INFO.
-    pub fn info(&self) -> Info {
-        let inner = self.inner.lock();
-        let mut info = Info {
-            state: None,
-            listening: matches!(inner.role, Role::Listen(_)),
-            rto_ns: 0,
-            rtt_ns: 0,
-            rtt_var_ns: 0,
-            send_mss: 536,
-            receive_mss: 536,
-            window: 10,
-            threshold: u32::MAX,
-            peer_window: 0,
-            unacked: 0,
-            retransmits: 0,
-            backoff: 0,
-            bytes_acked: 0,
-            bytes_received: 0,
-            segments_in: 0,
-            segments_out: 0,
-            sack: false,
-            window_scale: None,
-            path_mtu: 0,
-        };
-        if let Role::Flow(t) = &inner.role {
-            info.state = Some(t.state);
-            info.rto_ns = t.rtt.timeout();
-            info.rtt_ns = t.rtt.smoothed;
-            info.rtt_var_ns = t.rtt.variation;
-            info.send_mss = t.mss;
-            info.receive_mss = t.rcv_mss;
-            info.window = t.cc.window / t.mss.max(1);
-            info.threshold = t.cc.threshold / t.mss.max(1);
-            info.peer_window = t.window;
-            info.unacked = t.flight().div_ceil(t.mss.max(1));
-            info.retransmits = t.retransmits;
-            info.backoff = t.rtt.backoff;
-            info.bytes_acked = t.bytes_acked;
-            info.bytes_received = t.bytes_received;
-            info.segments_in = t.segments_in;
-            info.segments_out = t.segments_out;
-            info.sack = t.sack;
-            info.window_scale = t.scaled.then_some((t.scale, super::tcb::WINDOW_SHIFT));
-            info.path_mtu = t.path.mss() + if t.key.remote.ip.is_v4() { 40 } else { 60 };
-        }
-        info
-    }
-}
-
-fn close_write(tcb: &mut Tcb) {
-    match tcb.state {
-        State::Established | State::SynReceived => {
-            tcb.fin_wanted = true;
-            if tcb.state == State::Established {
-                tcb.state = State::FinWait1;
-            }
-        }
-        State::CloseWait => {
-            tcb.fin_wanted = true;
-            tcb.state = State::LastAck;
-        }
-        _ => {}
-    }
-    tcb.more = false;
 }
 
 impl Timed for Tcp {

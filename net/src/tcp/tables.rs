@@ -152,11 +152,7 @@ impl Tables {
         let (hash, shard) = self.shard(&tcb.key);
         let mut old = None;
         if let Some(entry) = shard.lock().find_mut(hash, |e| e.key == tcb.key) {
-            let wait = Waiting {
-                rcv_nxt: tcb.rcv_nxt,
-                snd_nxt: tcb.nxt,
-                until,
-            };
+            let wait = Waiting { rcv_nxt: tcb.rcv_nxt, snd_nxt: tcb.nxt, until };
             old = Some(core::mem::replace(&mut entry.slot, Slot::Wait(Box::new(wait))));
         }
         drop(old);
@@ -173,9 +169,9 @@ impl Tables {
     fn end_wait(&self, key: FlowKey, until: u64) {
         let (hash, shard) = self.shard(&key);
         let mut table = shard.lock();
-        if let Ok(entry) = table.find_entry(hash, |e| {
-            e.key == key && matches!(&e.slot, Slot::Wait(w) if w.until == until)
-        }) {
+        if let Ok(entry) =
+            table.find_entry(hash, |e| e.key == key && matches!(&e.slot, Slot::Wait(w) if w.until == until))
+        {
             entry.remove();
         }
     }
@@ -200,10 +196,7 @@ impl Tables {
             if self.ports.read().contains_key(&port) {
                 continue; // somebody listens there or has reserved it
             }
-            let key = FlowKey {
-                local: Endpoint::new(local.ip, port),
-                remote,
-            };
+            let key = FlowKey { local: Endpoint::new(local.ip, port), remote };
             if key.local != key.remote && self.insert(key, tcp) {
                 return Ok(key);
             }
@@ -319,14 +312,8 @@ impl Tables {
 
     /// All connections and listeners, for /proc/net/tcp.
     pub fn all(&self) -> Vec<Arc<Tcp>> {
-        let mut all: Vec<Arc<Tcp>> = self
-            .ports
-            .read()
-            .values()
-            .flatten()
-            .filter(|p| p.listening)
-            .filter_map(|p| p.socket.upgrade())
-            .collect();
+        let mut all: Vec<Arc<Tcp>> =
+            self.ports.read().values().flatten().filter(|p| p.listening).filter_map(|p| p.socket.upgrade()).collect();
         for shard in &self.shards {
             all.extend(shard.lock().iter().filter_map(|e| match &e.slot {
                 Slot::Flow(tcp) => Some(tcp.clone()),
@@ -350,9 +337,8 @@ impl Tables {
 }
 
 fn overlaps(a: Ip, a_only: bool, b: Ip, b_only: bool) -> bool {
-    let covers = |any: Ip, only: bool, other: Ip| {
-        any == Ip::ANY4 && other.is_v4() || any == Ip::ANY && !(only && other.is_v4())
-    };
+    let covers =
+        |any: Ip, only: bool, other: Ip| any == Ip::ANY4 && other.is_v4() || any == Ip::ANY && !(only && other.is_v4());
     a == b || covers(a, a_only, b) || covers(b, b_only, a)
 }
 

@@ -328,7 +328,13 @@ impl Tcb {
         self.cork_at = NEVER;
         self.ack = AckDue::No;
         Step {
-            events: Events::IN | Events::OUT | Events::ERR | Events::HUP | Events::RDHUP | Events::RDNORM | Events::WRNORM,
+            events: Events::IN
+                | Events::OUT
+                | Events::ERR
+                | Events::HUP
+                | Events::RDHUP
+                | Events::RDNORM
+                | Events::WRNORM,
             dead: true,
             ..Step::default()
         }

@@ -1,25 +1,22 @@
-//! UDP sockets.
+//! A UDP socket as the kernel's socket layer uses it.
 
-use alloc::collections::BTreeMap;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::io::In;
-use base::{Errno, Events, Result, RwLock, SpinLock, Subject};
+use base::{Errno, Events, Result, SpinLock, Subject};
 use hal_core::device::{NetBuf, Offload};
 
-use crate::addr::{Endpoint, Family, FlowKey, Ip};
+use super::HEADER;
+use crate::addr::{Endpoint, Family, Ip};
 use crate::checksum;
 use crate::datagram::{Queue, Received, duplicate};
-use crate::interface::{Interface, count};
-use crate::packet::{self, Meta, protocol};
-use crate::receive::checksum_good;
+use crate::packet::{Meta, protocol};
 use crate::stack::{Stack, Tx};
+use crate::tcp;
 use crate::transmit::SendIp;
-use crate::{icmp, tcp};
 
-const HEADER: usize = 8;
 /// Largest payload.
 pub const MAX_PAYLOAD: usize = 65535 - HEADER - 20;
 
@@ -206,12 +203,7 @@ impl Udp {
     }
 
     /// Sends one datagram of all bytes of `from`, to the peer or to `to`, from `source` if given (IP_PKTINFO).
-    pub fn send(
-        self: &Arc<Self>,
-        from: &mut In<'_>,
-        to: Option<Endpoint>,
-        source: Option<(Ip, u32)>,
-    ) -> Result<usize> {
+    pub fn send(self: &Arc<Self>, from: &mut In<'_>, to: Option<Endpoint>, source: Option<(Ip, u32)>) -> Result<usize> {
         let len = from.remaining();
         let (options, remote) = {
             let mut inner = self.inner.lock();
@@ -437,7 +429,7 @@ impl Udp {
         inner.queue.limit
     }
 
-    fn deliver(&self, item: Received) -> bool {
+    pub(super) fn deliver(&self, item: Received) -> bool {
         let mut inner = self.inner.lock();
         if inner.read_shut || !inner.queue.push(item) {
             return false;
@@ -459,7 +451,7 @@ impl Udp {
         self.subject.notify(Events::ERR | Events::IN | Events::OUT);
     }
 
-    fn score(&self, meta: &Meta, from: Endpoint) -> u32 {
+    pub(super) fn score(&self, meta: &Meta, from: Endpoint) -> u32 {
         let inner = self.inner.lock();
         let mut score = 1;
         if let Some(remote) = inner.remote {
@@ -475,195 +467,5 @@ impl Udp {
             score += 2;
         }
         score
-    }
-}
-
-struct Port {
-    ip: Ip,
-    v6_only: bool,
-    reuse_address: bool,
-    reuse_port: bool,
-    socket: Weak<Udp>,
-}
-
-impl Port {
-    fn takes(&self, dst: Ip) -> u32 {
-        if self.ip == dst {
-            16
-        } else if self.ip == Ip::ANY4 && dst.is_v4() {
-            8
-        } else if self.ip == Ip::ANY && !(self.v6_only && dst.is_v4()) {
-            4
-        } else {
-            0
-        }
-    }
-}
-
-pub(crate) struct Table(RwLock<BTreeMap<u16, Vec<Port>>>);
-
-impl Table {
-    pub const fn new() -> Self {
-        Self(RwLock::new(BTreeMap::new()))
-    }
-
-    fn bind(&self, stack: &Stack, udp: &Arc<Udp>, local: Endpoint, options: &Options) -> Result<u16> {
-        let mut ports = self.0.write();
-        let new = Port {
-            ip: local.ip,
-            v6_only: options.v6_only,
-            reuse_address: options.reuse_address,
-            reuse_port: options.reuse_port,
-            socket: Arc::downgrade(udp),
-        };
-        if local.port != 0 {
-            let list = ports.entry(local.port).or_default();
-            list.retain(|p| p.socket.strong_count() > 0);
-            let clash = |p: &Port| {
-                (p.takes(local.ip) > 0 || new.takes(p.ip) > 0)
-                    && !(p.reuse_address && options.reuse_address)
-                    && !(p.reuse_port && options.reuse_port)
-            };
-            if list.iter().any(clash) {
-                return Err(Errno::EADDRINUSE);
-            }
-            list.push(new);
-            return Ok(local.port);
-        }
-        let first = (stack.env().random() >> 8) as u32 % 28232;
-        for i in 0..28232 {
-            let port = 32768 + ((first + i) % 28232) as u16;
-            let list = ports.entry(port).or_default();
-            list.retain(|p| p.socket.strong_count() > 0);
-            if list.is_empty() {
-                list.push(new);
-                return Ok(port);
-            }
-        }
-        Err(Errno::EADDRINUSE)
-    }
-
-    fn rename(&self, udp: &Arc<Udp>, port: u16, ip: Ip) {
-        if let Some(list) = self.0.write().get_mut(&port) {
-            for p in list.iter_mut().filter(|p| p.socket.as_ptr() == Arc::as_ptr(udp)) {
-                p.ip = ip;
-            }
-        }
-    }
-
-    fn unbind(&self, udp: &Arc<Udp>, port: u16) {
-        let mut ports = self.0.write();
-        if let Some(list) = ports.get_mut(&port) {
-            list.retain(|p| p.socket.strong_count() > 0 && p.socket.as_ptr() != Arc::as_ptr(udp));
-            if list.is_empty() {
-                ports.remove(&port);
-            }
-        }
-    }
-
-    /// The sockets for a datagram: one for a unicast destination, all for the rest.
-    fn find(&self, meta: &Meta, port: u16, from: Endpoint, all: bool, secret: u64) -> Vec<Arc<Udp>> {
-        let ports = self.0.read();
-        let Some(list) = ports.get(&port) else {
-            return Vec::new();
-        };
-        let mut best = 0;
-        let mut found = Vec::new();
-        for p in list {
-            let mut score = p.takes(meta.dst);
-            if score == 0 {
-                continue;
-            }
-            let Some(udp) = p.socket.upgrade() else { continue };
-            match udp.score(meta, from) {
-                0 => continue,
-                s => score += 32 * s,
-            }
-            if all {
-                found.push(udp);
-            } else if score > best {
-                best = score;
-                found.clear();
-                found.push(udp);
-            } else if score == best && p.reuse_port {
-                found.push(udp);
-            }
-        }
-        if !all && found.len() > 1 {
-            let key = FlowKey { local: Endpoint::new(meta.dst, port), remote: from };
-            let pick = key.hash([secret, !secret]) as usize % found.len();
-            found = alloc::vec![found.swap_remove(pick)];
-        }
-        found
-    }
-
-    /// Sockets bound to this port, for errors.
-    pub fn on_port(&self, port: u16) -> Vec<Arc<Udp>> {
-        self.0
-            .read()
-            .get(&port)
-            .map(|l| l.iter().filter_map(|p| p.socket.upgrade()).collect())
-            .unwrap_or_default()
-    }
-
-    /// All bound sockets, for /proc/net/udp.
-    pub fn all(&self) -> Vec<Arc<Udp>> {
-        self.0.read().values().flatten().filter_map(|p| p.socket.upgrade()).collect()
-    }
-}
-
-impl Stack {
-    pub(crate) fn udp_input(
-        self: &Arc<Self>,
-        interface: &Arc<Interface>,
-        meta: &Meta,
-        mut buf: NetBuf,
-        now: u64,
-        tx: &mut Tx,
-    ) {
-        let Some(h) = buf.bytes().first_chunk::<HEADER>() else {
-            count(&interface.counters.rx_errors, 1);
-            return;
-        };
-        let from = Endpoint::new(meta.src, u16::from_be_bytes([h[0], h[1]]));
-        let port = u16::from_be_bytes([h[2], h[3]]);
-        let len = usize::from(u16::from_be_bytes([h[4], h[5]]));
-        let unsummed = h[6..8] == [0, 0];
-        if len < HEADER || len > packet::total_len(&buf) || unsummed && !meta.dst.is_v4() && !meta.valid {
-            count(&interface.counters.rx_errors, 1);
-            return;
-        }
-        packet::truncate(&mut buf, len);
-        if !unsummed && !checksum_good(meta, &buf) {
-            count(&interface.counters.rx_errors, 1);
-            return;
-        }
-        if port == 68 && crate::dhcp::input(self, interface, &buf, now, tx) {
-            return;
-        }
-        let several = meta.dst.is_multicast() || interface.is_broadcast(meta.dst);
-        if if several {
-            meta.dst.is_multicast() && !interface.in_group(meta.dst)
-        } else {
-            !self.is_local(meta.dst)
-        } {
-            count(&interface.counters.rx_dropped, 1);
-            return;
-        }
-        let mut sockets = self.udp().find(meta, port, from, several, self.secret());
-        let Some(last) = sockets.pop() else {
-            count(&interface.counters.rx_dropped, 1);
-            if !several {
-                icmp::port_unreachable(self, interface, meta, &mut buf, now, tx);
-            }
-            return;
-        };
-        buf.pull_front(HEADER);
-        for udp in sockets {
-            udp.deliver(Received::new(from, meta, now, duplicate(&buf)));
-        }
-        if !last.deliver(Received::new(from, meta, now, buf)) {
-            count(&interface.counters.rx_dropped, 1);
-        }
     }
 }
