@@ -64,9 +64,7 @@ fn follow(device: &dyn BalloonDevice, wish: &Wish) {
     loop {
         let deadline = retry.then(|| base::time::now_ns() + RETRY_NS);
         // A timeout is as good as a change here, and kernel threads get no signals.
-        let _ = wish
-            .queue
-            .wait_until(deadline, || wish.changed.swap(false, Ordering::AcqRel).then_some(()));
+        let _ = wish.queue.wait_until(deadline, || wish.changed.swap(false, Ordering::AcqRel).then_some(()));
         retry = !approach(device, &mut held);
     }
 }

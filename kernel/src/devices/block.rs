@@ -264,11 +264,7 @@ impl Disk {
             let whole = part == PAGE_SIZE;
             // Two threads that change parts of one page must not undo each other's.
             let _one = (!whole).then(|| self.partial.lock());
-            let frame = if whole {
-                new_frame()?
-            } else {
-                self.read_round(at / PAGE, 1)?.pop().ok_or(Errno::EIO)?
-            };
+            let frame = if whole { new_frame()? } else { self.read_round(at / PAGE, 1)?.pop().ok_or(Errno::EIO)? };
             frame.write(skip, &from[done..done + part]);
             self.write_frames(at / PAGE, core::slice::from_ref(&frame))?;
             done += part;

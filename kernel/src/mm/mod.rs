@@ -23,6 +23,7 @@ mod map;
 mod protect;
 mod remap;
 mod section;
+pub mod selftest;
 mod shared;
 mod shrink;
 mod space;
