@@ -18,7 +18,7 @@ use super::vma::{Prot, Vma, VmaFlags};
 /// A smaller region gets no huge page by itself.
 const SMALLEST: usize = 4 << 20;
 /// Free memory below which no huge page is used, in pages (128 MiB).
-const PLENTY: usize = (128 << 20) / PAGE_SIZE;
+pub(super) const PLENTY: usize = (128 << 20) / PAGE_SIZE;
 
 /// A zeroed block for a huge page, if memory is plentiful.
 pub(super) fn alloc() -> Option<PhysAddr> {

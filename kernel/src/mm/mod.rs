@@ -20,6 +20,7 @@ mod huge;
 mod info;
 mod local;
 mod map;
+pub mod measure;
 mod protect;
 mod remap;
 mod section;
