@@ -12,6 +12,7 @@ mod boot;
 mod chart;
 mod klog;
 mod panic;
+mod selftest;
 mod symbols;
 
 mod devices;

@@ -18,6 +18,8 @@ pub mod msr {
     pub const SFMASK: u32 = 0xc000_0084;
     /// FS base.
     pub const FS_BASE: u32 = 0xc000_0100;
+    /// What RDTSCP gives beside the time.
+    pub const TSC_AUX: u32 = 0xc000_0103;
     /// GS base.
     pub const GS_BASE: u32 = 0xc000_0101;
 }

@@ -61,6 +61,15 @@ pub fn init_this_cpu() {
     }
 }
 
+/// Puts the CPU's number where RDTSCP finds it (for the vDSO's `getcpu`), if the CPU has that.
+pub fn set_cpu_number(number: u32) {
+    if arch::cpuid_checked(0x8000_0001, 0)[3] & 1 << 27 != 0 {
+        // SAFETY: IA32_TSC_AUX comes with RDTSCP.
+        unsafe { arch::wrmsr(msr::TSC_AUX, u64::from(number)) };
+        hal_core::clock::PARAMS.has_tsc_aux.store(1, Ordering::Relaxed);
+    }
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn coracle_fpu_size() -> usize {
     FPU_SIZE.load(Ordering::Relaxed) as usize

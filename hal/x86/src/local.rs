@@ -102,6 +102,7 @@ impl CpuLocal {
         unsafe {
             crate::arch::wrmsr(crate::arch::msr::GS_BASE, (&raw const self.percpu) as u64);
             self.tables.load();
+            crate::features::set_cpu_number(self.percpu.cpu.load(Ordering::Relaxed));
         }
         self.running.store(1, Ordering::Release);
     }
