@@ -12,6 +12,20 @@ use crate::features::{VERSION_1, status};
 use crate::ring::RingAddresses;
 use crate::transport::{Source, Transport, dispatch};
 
+std::thread_local! {
+    static HURRY: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+}
+
+/// Makes this thread's drivers wait a millionth of the usual time for a device.
+pub fn set_hurry(on: bool) {
+    HURRY.set(on);
+}
+
+/// How long to wait when `ns` nanoseconds are usual.
+pub(crate) fn patience(ns: u64) -> u64 {
+    if HURRY.get() { ns / 1_000_000 } else { ns }
+}
+
 /// A piece of a request: address, bytes, writable by the device.
 pub type FakePiece = (usize, usize, bool);
 

@@ -26,6 +26,8 @@ mod transport;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fuzz;
 #[cfg(test)]
 mod random;
 

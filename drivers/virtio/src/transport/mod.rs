@@ -144,6 +144,8 @@ impl dyn Transport + '_ {
 
 /// Calls `done` until it is true; false if that takes more than `ns` nanoseconds.
 pub(crate) fn wait_for(ns: u64, mut done: impl FnMut() -> bool) -> bool {
+    #[cfg(any(test, feature = "fake"))]
+    let ns = crate::fake::patience(ns);
     let deadline = hal_core::clock::now_ns().saturating_add(ns);
     loop {
         if done() {
