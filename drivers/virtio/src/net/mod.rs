@@ -237,7 +237,8 @@ fn read_config(t: &dyn Transport, agreed: u64, cpus: usize) -> Result<(NetCaps, 
     };
     let max_pairs = if has(MQ) {
         let pairs = t.config(|| t.config_read(AT_MAX_PAIRS, 2) as u16)?;
-        if !(1..=0x8000).contains(&pairs) {
+        // The control queue comes behind them all, and queue numbers have 16 bits.
+        if !(1..0x8000).contains(&pairs) {
             return Err(Error::Device("the device's number of queues is absurd"));
         }
         pairs
