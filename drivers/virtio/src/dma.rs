@@ -29,6 +29,11 @@ impl DmaArea {
         Ok(Self { start, len: layout.size() })
     }
 
+    #[cfg(any(test, feature = "fake"))]
+    fn layout(&self) -> Layout {
+        Layout::from_size_align(self.len, PAGE_SIZE).expect("the layout it was made with")
+    }
+
     /// A pointer to the `T` at byte `offset`. Panics if it is not inside: offsets are the driver's own numbers.
     #[inline]
     pub fn at<T>(&self, offset: usize) -> *mut T {
@@ -70,5 +75,14 @@ impl DmaArea {
         assert!(offset + to.len() <= self.len, "inside the area");
         // SAFETY: checked above; `to` is a separate object.
         unsafe { core::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), to.as_mut_ptr(), to.len()) };
+    }
+}
+
+// The fake device of the tests is known to be done when its driver goes; a real one is not.
+#[cfg(any(test, feature = "fake"))]
+impl Drop for DmaArea {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and not freed before.
+        unsafe { alloc::alloc::dealloc(self.start.as_ptr(), self.layout()) };
     }
 }

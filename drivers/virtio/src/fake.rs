@@ -10,7 +10,7 @@ use hal_core::{Error, Result};
 
 use crate::features::{VERSION_1, status};
 use crate::ring::RingAddresses;
-use crate::transport::{Source, Transport, dispatch};
+use crate::transport::{Source, Transport};
 
 std::thread_local! {
     static HURRY: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
@@ -57,7 +57,7 @@ pub struct FakeDevice {
     pub offered: u64,
     sizes: Vec<u16>,
     state: Mutex<State>,
-    sources: spin::Once<Vec<Source>>,
+    sources: Mutex<Vec<Source>>,
 }
 
 struct State {
@@ -88,7 +88,7 @@ impl FakeDevice {
                 resets: 0,
                 lied: false,
             }),
-            sources: spin::Once::new(),
+            sources: Mutex::new(Vec::new()),
         })
     }
 
@@ -119,6 +119,11 @@ impl FakeDevice {
     /// Doorbells of a queue so far.
     pub fn kicks(&self, queue: usize) -> usize {
         self.with(|s| s.queues[queue].kicks)
+    }
+
+    /// True as long as it has not shown entries that are not there: then what was taken is still its own.
+    pub fn honest(&self) -> bool {
+        self.with(|s| !s.lied)
     }
 
     /// The configuration's bytes.
@@ -154,8 +159,7 @@ impl FakeDevice {
         }
         self.with(|s| s.queues[queue].seen = seen.wrapping_add(1));
         // After a lie the driver may think that a request is back which the device still has.
-        let honest = self.with(|s| !s.lied);
-        assert!(!honest || index.wrapping_sub(seen) <= ring.size, "the driver overran its ring");
+        assert!(!self.honest() || index.wrapping_sub(seen) <= ring.size, "the driver overran its ring");
         Some((head, chain(ring.descriptors.0 as usize, head, ring.size)))
     }
 
@@ -210,18 +214,31 @@ impl FakeDevice {
         unsafe { (at as *mut u16).write_volatile(index) }
     }
 
+    /// The handlers that `wanted` picks, to be called without the lock.
+    fn handlers(&self, wanted: impl Fn(&Source) -> bool) -> Vec<hal_core::interrupt::Handler> {
+        let sources = self.sources.lock().unwrap_or_else(|e| e.into_inner());
+        sources.iter().filter(|s| wanted(s)).map(|s| s.handler.clone()).collect()
+    }
+
     /// Interrupts for a queue, as its own vector would.
     pub fn interrupt(&self, queue: usize) {
-        for source in self.sources.get().into_iter().flatten() {
-            if source.queues.contains(&(queue as u16)) {
-                (source.handler)();
-            }
+        for handler in self.handlers(|s| s.queues.contains(&(queue as u16))) {
+            handler();
         }
     }
 
     /// Interrupts as a shared line does, with this status.
     pub fn interrupt_line(&self, status: u32) {
-        dispatch(self.sources.get().map_or(&[], |s| &s[..]), status);
+        for handler in self.handlers(|s| s.wants(status)) {
+            handler();
+        }
+    }
+
+    /// Unplugs it: the driver's memory goes with the driver.
+    pub fn unplug(&self) {
+        self.set_status(0);
+        let sources = core::mem::take(&mut *self.sources.lock().unwrap_or_else(|e| e.into_inner()));
+        drop(sources);
     }
 }
 
@@ -346,7 +363,7 @@ impl Transport for FakeDevice {
         })
     }
     fn connect(&self, sources: Vec<Source>) -> Result<()> {
-        self.sources.call_once(|| sources);
+        *self.sources.lock().unwrap_or_else(|e| e.into_inner()) = sources;
         Ok(())
     }
 }

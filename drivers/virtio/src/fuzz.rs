@@ -59,18 +59,21 @@ pub fn run(data: &[u8]) {
     let config = input.bytes(60);
     let device = FakeDevice::new(kind, offered, &sizes, &config, Manners::default());
     let Ok(driver) = device.start(2) else {
-        return;
+        return device.unplug();
     };
     let tally = Arc::new(Tally::default());
     let mut memory = alloc::vec![0u8; 4096];
     let mut outgoing = VecDeque::new();
     let mut taken = Vec::new();
+    // After a lie the driver may believe that memory is back which the fake was given.
+    let mut lied = false;
     while !input.0.is_empty() {
         let op = input.byte();
         let queue = usize::from(op >> 4) % sizes.len();
         match op & 15 {
             0..=2 => {
-                if let Some(request) = device.take(queue) {
+                // Nor may descriptors be followed then.
+                if !lied && let Some(request) = device.take(queue) {
                     taken.push((queue, request));
                 }
             }
@@ -81,14 +84,20 @@ pub fn run(data: &[u8]) {
                     let answer = input.bytes(usize::from(op >> 4) * 4);
                     // After a reset the memory is not the device's any more.
                     if !device.abandoned() {
-                        let n = scatter(&pieces, &answer);
+                        let n = if lied { answer.len() } else { scatter(&pieces, &answer) };
                         device.put_used(queue, u32::from(head), n as u32);
                         device.show_used(queue, 0);
                     }
                 }
             }
-            6 => device.put_used(queue, input.long(), input.long()),
-            7 => device.show_used(queue, input.word()),
+            6 => {
+                lied = true;
+                device.put_used(queue, input.long(), input.long());
+            }
+            7 => {
+                lied = true;
+                device.show_used(queue, input.word());
+            }
             8 => device.interrupt_line(u32::from(op >> 4)),
             9 => device.set_config(usize::from(input.byte()) % config.len(), input.byte()),
             _ => drive(&driver, op, &mut input, &tally, &mut memory, &mut outgoing),
@@ -99,10 +108,11 @@ pub fn run(data: &[u8]) {
     assert!(tally.answered.load(Ordering::Relaxed) <= tally.asked.load(Ordering::Relaxed));
     if device.abandoned() {
         assert_eq!(tally.answered.load(Ordering::Relaxed), tally.asked.load(Ordering::Relaxed));
-    } else {
-        // The fake may still write to it through requests that nobody answered.
-        core::mem::forget(memory);
     }
+    // Nothing may use the memory from here on: not the fake, and not the driver.
+    device.unplug();
+    drop(driver);
+    drop(memory);
 }
 
 fn poll(driver: &Device) {
@@ -152,7 +162,7 @@ fn drive(
                 (0..pieces).map(|i| Dma { address: memory.as_mut_ptr() as usize + 512 * (i % 8), len: 512 }).collect();
             tally.asked.fetch_add(1, Ordering::Relaxed);
             let done = Box::new(move |_| _ = told.answered.fetch_add(1, Ordering::Relaxed));
-            // SAFETY: the memory outlives the device's use of it: `run` keeps it until the device is reset, or for ever.
+            // SAFETY: `run` keeps the memory until the device is unplugged.
             unsafe { disk.submit(what, 512 * u64::from(input.word()), &buffers, done) };
         }
         Device::Entropy(source) if op & 1 == 0 => {

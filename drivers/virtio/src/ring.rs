@@ -390,6 +390,8 @@ impl<T> Ring<T> {
     }
 }
 
+// The fake device of the tests is known to be done when its driver goes.
+#[cfg(not(any(test, feature = "fake")))]
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
         // The device may still know the requests: their memory must not get a new owner.

@@ -167,14 +167,18 @@ pub(crate) fn platform_messages(cpu: usize, handler: Handler) -> Result<MsiMessa
     interrupts.allocate_message(cpu, handler)
 }
 
-/// A handler that runs each of `sources` that a shared interrupt with this status (bit 0: queues, bit 1:
-/// configuration; section 4.1.4.5) is for.
+impl Source {
+    /// True if a shared interrupt with this status (bit 0: queues, bit 1: configuration; section 4.1.4.5) is for it.
+    pub fn wants(&self, interrupt_status: u32) -> bool {
+        let bit = if self.queues.is_empty() { 2 } else { 1 };
+        interrupt_status & bit != 0
+    }
+}
+
+/// Runs the handlers that a shared interrupt with this status is for.
 pub(crate) fn dispatch(sources: &[Source], interrupt_status: u32) {
-    for source in sources {
-        let bit = if source.queues.is_empty() { 2 } else { 1 };
-        if interrupt_status & bit != 0 {
-            (source.handler)();
-        }
+    for source in sources.iter().filter(|s| s.wants(interrupt_status)) {
+        (source.handler)();
     }
 }
 
