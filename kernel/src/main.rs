@@ -16,8 +16,8 @@ mod selftest;
 mod symbols;
 
 mod devices;
-mod mm;
 mod files;
+mod mm;
 mod process;
 mod run_end;
 mod sched;

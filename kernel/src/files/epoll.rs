@@ -275,12 +275,11 @@ impl Epoll {
         if count > 0 || deadline_ns == Some(0) {
             return Ok(count);
         }
-        let result = wait_for_exclusive(&self.ready.subject, Events::IN, deadline_ns, || {
-            match self.collect(max, emit)? {
+        let result =
+            wait_for_exclusive(&self.ready.subject, Events::IN, deadline_ns, || match self.collect(max, emit)? {
                 0 => Err(Errno::EAGAIN),
                 count => Ok(count),
-            }
-        });
+            });
         if result.is_err() && !self.ready.list.lock().is_empty() {
             // We may have been the one that was woken for this: pass it on.
             self.ready.subject.notify(Events::IN | Events::RDNORM);
@@ -314,11 +313,7 @@ impl File for Epoll {
 
     fn poll(&self) -> Events {
         let entries: alloc::vec::Vec<_> = self.ready.list.lock().iter().cloned().collect();
-        if entries.iter().any(|entry| !entry.poll().is_empty()) {
-            Events::IN | Events::RDNORM
-        } else {
-            Events::empty()
-        }
+        if entries.iter().any(|entry| !entry.poll().is_empty()) { Events::IN | Events::RDNORM } else { Events::empty() }
     }
 
     fn subject(&self) -> &Subject {

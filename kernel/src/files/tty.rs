@@ -150,7 +150,8 @@ impl Tty {
     pub fn acquire(self: &Arc<Self>) -> bool {
         let Some(process) = sched::current().process() else { return false };
         let session = process.session();
-        if session != process.pid || self.session.compare_exchange(0, session, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        if session != process.pid
+            || self.session.compare_exchange(0, session, Ordering::SeqCst, Ordering::SeqCst).is_err()
         {
             return self.session.load(Ordering::SeqCst) == session;
         }
@@ -208,7 +209,8 @@ impl Tty {
             Some((0, time)) => {
                 // A read with a time limit of its own; it ends with no bytes, not with an error.
                 let deadline = now_ns() + u64::from(time) * 100_000_000;
-                match wait_for(&self.subject, Events::IN, Some(deadline), || self.take(wanted, 1).ok_or(Errno::EAGAIN)) {
+                match wait_for(&self.subject, Events::IN, Some(deadline), || self.take(wanted, 1).ok_or(Errno::EAGAIN))
+                {
                     Ok(data) => out.write(&data),
                     Err(Errno::ETIMEDOUT) => Ok(0),
                     Err(error) => Err(error),
@@ -328,7 +330,11 @@ impl Tty {
                 Ok(0)
             }
             request::TIOCSCTTY => {
-                if self.acquire() { Ok(0) } else { Err(Errno::EPERM) }
+                if self.acquire() {
+                    Ok(0)
+                } else {
+                    Err(Errno::EPERM)
+                }
             }
             request::TIOCNOTTY => {
                 if !own_session() {

@@ -213,7 +213,7 @@ impl AddressSpace {
     fn install(&self, leaf: PhysAddr, slot: usize, frame: PhysAddr, flags: PteFlags) {
         let mmu = platform().mmu();
         // SAFETY: a live leaf table, its lock held; the caller gives the frame's reference to the entry.
-        unsafe { mmu.write(leaf, slot, &[mmu.leaf(frame, flags, 1)]) };
+        unsafe { mmu.write(leaf, slot, &[table::leaf(frame, flags)]) };
     }
 
     /// A fault on a page that is there. The leaf lock is held.
@@ -229,7 +229,7 @@ impl AddressSpace {
             let entry = unsafe { table::read(leaf, slot) };
             return self.copy_on_write(place, leaf, slot, entry);
         }
-        let (_, flags) = mmu.decode(entry, 1);
+        let (_, flags) = table::decode(entry);
         if !write || flags.contains(PteFlags::WRITE) {
             // Another thread was faster, or this CPU remembers fewer rights.
             mmu.flush_local(Flush::Range(VirtAddr(place.page as u64), 1));
@@ -241,7 +241,7 @@ impl AddressSpace {
     /// A write to a page that is present without the right to write. The leaf lock is held.
     fn copy_on_write(&self, place: &Place, leaf: PhysAddr, slot: usize, entry: Pte) -> Step {
         let mmu = platform().mmu();
-        let (old, flags) = mmu.decode(entry, 1);
+        let (old, flags) = table::decode(entry);
         let special = flags.contains(PteFlags::SPECIAL);
         let keep = flags & (PteFlags::SPECIAL | CACHED);
         if !place.vma.is_private() {
@@ -269,7 +269,7 @@ impl AddressSpace {
             // SAFETY: `fresh` is ours, `old` is mapped and so alive.
             unsafe { frame::copy(fresh, old) };
         }
-        let new = mmu.leaf(fresh, place.vma.leaf_flags(true), 1);
+        let new = table::leaf(fresh, place.vma.leaf_flags(true));
         // SAFETY: a live leaf table, its lock held; the entry's reference to `old` is ours now.
         unsafe { mmu.exchange(leaf, slot, new) };
         // Other threads must not read the old page any more once this one has written the new one.
@@ -349,7 +349,7 @@ impl AddressSpace {
             let flags = place.vma.leaf_flags(write && here) | CACHED;
             let frame = phys_of(cached.into_raw().as_ptr());
             // SAFETY: as above; the handle's reference goes to the entry.
-            unsafe { mmu.write(leaf, start + i, &[mmu.leaf(frame, flags, 1)]) };
+            unsafe { mmu.write(leaf, start + i, &[table::leaf(frame, flags)]) };
             mapped += 1;
         }
         self.file_pages.fetch_add(mapped, Ordering::Relaxed);

@@ -109,7 +109,7 @@ fn copy_table(
             }
             let (frame, flags) = match table::held(entry) {
                 Some(held) => held,
-                None => mmu.decode(entry, 1),
+                None => table::decode(entry),
             };
             // A file's page comes again by a fault, from the same cache.
             if flags.contains(CACHED) {
@@ -157,7 +157,7 @@ fn copy_table(
 /// Gives back the references of entries that were not written.
 fn release(entries: &[Pte]) {
     for &entry in entries.iter().filter(|&&entry| entry != Pte::EMPTY) {
-        let (frame, flags) = table::held(entry).unwrap_or_else(|| platform().mmu().decode(entry, 1));
+        let (frame, flags) = table::held(entry).unwrap_or_else(|| table::decode(entry));
         if !flags.contains(PteFlags::SPECIAL) {
             // SAFETY: the reference was added for this entry.
             unsafe { frame::put(frame) };

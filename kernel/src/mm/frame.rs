@@ -114,17 +114,36 @@ fn refill(purpose: Purpose) -> Option<u32> {
     if !allowed(purpose, 1) {
         return None;
     }
+    let mut first = None;
     // Near the end single frames are taken, so that no CPU hoards the last ones.
-    let want = if allowed(Purpose::User, 16 * BATCH) { BATCH } else { 1 };
-    let mut frames = [0; BATCH];
-    let mut count = 0;
-    section::take(0, want, |frame| {
-        frames[count] = frame;
-        count += 1;
+    if allowed(Purpose::User, 16 * BATCH) {
+        section::take(BATCH.trailing_zeros() as u8, 1, |block| first = Some(block));
+    }
+    let Some(first) = first else {
+        section::take(0, 1, |frame| first = Some(frame));
+        return first;
+    };
+    for frame in first..first + BATCH as u32 {
+        let meta = section::meta(frame);
+        meta.order.store(0, Ordering::Relaxed);
+        meta.state.store(state::USED, Ordering::Relaxed);
+    }
+    let rest = first + 1..first + BATCH as u32;
+    let kept = local::with(|local| {
+        let count = local.frame_count.load(Ordering::Relaxed) as usize;
+        // The stock was empty a moment ago; an interrupt handler may have freed something.
+        let room = local.frames.get_mut(count..count + rest.len())?;
+        // The lowest address goes out first: neighbours in time are neighbours in memory.
+        for (slot, frame) in room.iter_mut().zip(rest.clone().rev()) {
+            *slot = frame;
+        }
+        local.frame_count.store((count + rest.len()) as u32, Ordering::Relaxed);
+        Some(())
     });
-    let (&first, rest) = frames[..count].split_first()?;
-    for &frame in rest {
-        stock(frame);
+    if kept.flatten().is_none() {
+        for frame in rest {
+            section::give(0, &[frame]);
+        }
     }
     Some(first)
 }

@@ -177,7 +177,7 @@ impl AddressSpace {
             if !entry.is_present() {
                 continue;
             }
-            let (page, flags) = platform().mmu().decode(entry, 1);
+            let (page, flags) = table::decode(entry);
             if write && !flags.contains(PteFlags::WRITE) {
                 continue;
             }

@@ -11,6 +11,7 @@
 
 mod access;
 mod advise;
+mod entry;
 mod fault;
 mod fork;
 pub mod frame;
@@ -48,7 +49,7 @@ use hal_core::BootInfo;
 
 /// Starts the frame allocator and with it the heap. On the boot CPU, before anything allocates.
 pub fn init(info: &'static BootInfo) {
-    table::init();
+    entry::init();
     section::init(info);
     frame::init();
     local::init();

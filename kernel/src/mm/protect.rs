@@ -171,11 +171,11 @@ fn take_write(table: PhysAddr, index: usize) -> bool {
         if !entry.is_present() {
             return false;
         }
-        let (frame, flags) = mmu.decode(entry, 1);
+        let (frame, flags) = table::decode(entry);
         if !flags.contains(PteFlags::WRITE) || flags.contains(PteFlags::SPECIAL) {
             return false;
         }
-        mmu.exchange(table, index, mmu.leaf(frame, flags - (PteFlags::WRITE | PteFlags::DIRTY), 1));
+        mmu.exchange(table, index, table::leaf(frame, flags - (PteFlags::WRITE | PteFlags::DIRTY)));
         true
     }
 }
@@ -191,7 +191,7 @@ fn rewrite_entry(gather: &mut Gather, table: PhysAddr, index: usize, entry: Pte,
     let (frame, old, present) = match table::held(entry) {
         Some((frame, flags)) => (frame, flags, false),
         None if entry.is_present() => {
-            let (frame, flags) = mmu.decode(entry, 1);
+            let (frame, flags) = table::decode(entry);
             (frame, flags, true)
         }
         None => return,
@@ -208,7 +208,7 @@ fn rewrite_entry(gather: &mut Gather, table: PhysAddr, index: usize, entry: Pte,
                 old.contains(PteFlags::WRITE)
             };
         let new = vma.leaf_flags(writable);
-        (mmu.leaf(frame, new | keep, 1), present && loses(old, new))
+        (table::leaf(frame, new | keep), present && loses(old, new))
     };
     // SAFETY: a live leaf table, its lock held; the entry keeps its frame.
     unsafe {

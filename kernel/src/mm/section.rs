@@ -53,6 +53,7 @@ static OPENING: AtomicU32 = AtomicU32::new(0);
 /// The tables above, as the buddy wants them.
 pub struct Sections;
 
+#[inline]
 fn entry(frame: u32) -> u64 {
     let section = frame as usize / SECTION_FRAMES as usize;
     let leaf = ROOT[section / FAN_OUT % FAN_OUT].load(Ordering::Acquire) as *const Leaf;
@@ -159,16 +160,21 @@ pub fn take(order: u8, count: usize, mut take: impl FnMut(u32)) -> usize {
 
 /// Gives blocks back, each to the arena of its section.
 pub fn give(order: u8, frames: &[u32]) {
+    let arena_of = |frame: u32| entry(frame) as usize % ARENAS;
     let mut rest = frames;
     while let Some(&first) = rest.first() {
-        let arena = (entry(first) as usize) % ARENAS;
-        let same = rest.iter().take_while(|&&frame| entry(frame) as usize % ARENAS == arena).count();
+        let arena = arena_of(first);
+        let mut given = 0;
         ARENA[arena].with(|buddy| {
-            for &frame in &rest[..same] {
+            for &frame in rest {
+                if arena_of(frame) != arena {
+                    break;
+                }
                 buddy.free(&Sections, frame, order);
+                given += 1;
             }
         });
-        rest = &rest[same..];
+        rest = &rest[given..];
     }
 }
 

@@ -1,15 +1,13 @@
 //! Page tables: reading entries, walking, making and splitting tables.
 //!
-//! Entries are made by `hal_core::Mmu`. Entries that are not present but not empty are the kernel's own: *held*
-//! pages, which a region without rights (`PROT_NONE`) keeps.
-
-use core::sync::atomic::{AtomicU64, Ordering};
+//! What entries look like is in `entry`.
 
 use base::SpinLock;
 use hal_core::memory::direct;
 use hal_core::mmu::{Mmu, Pte, PteFlags};
 use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
 
+pub use super::entry::{CACHED, address, decode, held, hold, is_huge, leaf, without_write};
 use super::frame::{self, Purpose};
 use super::space::{AddressSpace, USER_ROOT_ENTRIES};
 
@@ -19,35 +17,6 @@ pub const HUGE_SIZE: usize = 2 << 20;
 pub const HUGE_ORDER: u8 = 9;
 /// Entries in a table.
 pub const ENTRIES: usize = 512;
-
-/// On a leaf: the frame belongs to a page cache too. A private region copies it before a write.
-pub const CACHED: PteFlags = PteFlags::COW;
-
-/// Marks a held page; its address is in the usual bits.
-const HELD: u64 = 1 << 1;
-const HELD_SPECIAL: u64 = 1 << 2;
-const HELD_CACHED: u64 = 1 << 3;
-const HELD_ADDRESS: u64 = !(PAGE_SIZE as u64 - 1);
-
-/// `Mmu::address_mask`, or 0 if there is none: saves a virtual call per step of a walk.
-static ADDRESS_MASK: AtomicU64 = AtomicU64::new(0);
-
-/// The bits that the right to write adds to a leaf.
-static WRITE_MASK: AtomicU64 = AtomicU64::new(0);
-
-/// Asks the platform once what never changes.
-pub fn init() {
-    let mmu = platform().mmu();
-    ADDRESS_MASK.store(mmu.address_mask().unwrap_or(0), Ordering::Relaxed);
-    let leaf = |flags| mmu.leaf(PhysAddr(0), flags, 1).0;
-    WRITE_MASK.store(leaf(PteFlags::WRITE) & !leaf(PteFlags::empty()), Ordering::Relaxed);
-}
-
-/// A present leaf without the right to write.
-#[inline]
-pub fn without_write(entry: Pte) -> Pte {
-    Pte(entry.0 & !WRITE_MASK.load(Ordering::Relaxed))
-}
 
 /// Index into the table of `level` (1 leaf, 4 root) for an address.
 #[inline]
@@ -72,15 +41,6 @@ pub unsafe fn read(table: PhysAddr, index: usize) -> Pte {
     unsafe { direct::<Pte>(table).add(index).read_volatile() }
 }
 
-/// The frame or table in a present entry.
-#[inline]
-pub fn address(entry: Pte, level: u8) -> PhysAddr {
-    match ADDRESS_MASK.load(Ordering::Relaxed) {
-        0 => platform().mmu().decode(entry, level).0,
-        mask => PhysAddr(entry.0 & mask),
-    }
-}
-
 /// The table that the entry points to, if there is one.
 ///
 /// # Safety
@@ -90,23 +50,6 @@ pub unsafe fn next(table: PhysAddr, index: usize, level: u8) -> Option<PhysAddr>
     // SAFETY: by the caller.
     let entry = unsafe { read(table, index) };
     entry.is_present().then(|| address(entry, level))
-}
-
-/// A page that an entry holds without showing it: its address, and which of `SPECIAL` and [`CACHED`] it has.
-pub fn held(entry: Pte) -> Option<(PhysAddr, PteFlags)> {
-    (!entry.is_present() && entry.0 & HELD != 0).then(|| {
-        let mut flags = PteFlags::empty();
-        flags.set(PteFlags::SPECIAL, entry.0 & HELD_SPECIAL != 0);
-        flags.set(CACHED, entry.0 & HELD_CACHED != 0);
-        (PhysAddr(entry.0 & HELD_ADDRESS), flags)
-    })
-}
-
-/// An entry that holds `frame` without showing it.
-pub fn hold(frame: PhysAddr, flags: PteFlags) -> Pte {
-    let special = if flags.contains(PteFlags::SPECIAL) { HELD_SPECIAL } else { 0 };
-    let cached = if flags.contains(CACHED) { HELD_CACHED } else { 0 };
-    Pte(frame.0 | HELD | special | cached)
 }
 
 /// A new empty table for `level`.
@@ -226,12 +169,6 @@ impl AddressSpace {
     }
 }
 
-/// True for a present entry of a level-2 table that maps a huge page.
-#[inline]
-pub fn is_huge(entry: Pte) -> bool {
-    entry.is_present() && platform().mmu().decode(entry, 2).1.contains(PteFlags::HUGE)
-}
-
 /// Replaces a huge page by a table of single pages with the same frames and rights; returns that table. No flush is
 /// needed: both translate alike. `None` if memory is out.
 ///
@@ -246,8 +183,7 @@ pub unsafe fn split_huge(level2: PhysAddr, slot: usize) -> Option<PhysAddr> {
         frame::split(block, HUGE_ORDER);
         let flags = flags - PteFlags::HUGE;
         for first in (0..ENTRIES).step_by(64) {
-            let entries: [Pte; 64] =
-                core::array::from_fn(|i| mmu.leaf(block + ((first + i) * PAGE_SIZE) as u64, flags, 1));
+            let entries: [Pte; 64] = core::array::from_fn(|i| leaf(block + ((first + i) * PAGE_SIZE) as u64, flags));
             mmu.write(leaf_table, first, &entries);
         }
         mmu.exchange(level2, slot, mmu.table(leaf_table));

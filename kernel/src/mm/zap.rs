@@ -1,5 +1,6 @@
 //! Taking pages away: clearing entries, flushing, and only then freeing what they showed.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
@@ -7,7 +8,7 @@ use hal_core::mmu::{Flush, Pte, PteFlags};
 use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
 
 use super::frame;
-use super::space::AddressSpace;
+use super::space::{AddressSpace, USER_ROOT_ENTRIES};
 use super::table::{self, CACHED, ENTRIES, HUGE_SIZE};
 
 /// Frames gathered before a flush.
@@ -17,7 +18,7 @@ const BATCH: usize = 128;
 pub(super) struct Gather<'a> {
     space: &'a AddressSpace,
     /// Addresses; bits 0..2 hold the level for a table, 0 for a frame.
-    items: [u64; BATCH],
+    items: [MaybeUninit<u64>; BATCH],
     len: usize,
     /// What was unlinked since the last flush.
     range: Range<usize>,
@@ -30,7 +31,7 @@ pub(super) struct OutOfMemory;
 
 impl<'a> Gather<'a> {
     pub(super) fn new(space: &'a AddressSpace) -> Self {
-        Self { space, items: [0; BATCH], len: 0, range: usize::MAX..0, has_tables: false }
+        Self { space, items: [const { MaybeUninit::uninit() }; BATCH], len: 0, range: usize::MAX..0, has_tables: false }
     }
 
     /// Notes that entries for `range` were cleared or lost rights.
@@ -53,7 +54,7 @@ impl<'a> Gather<'a> {
         if self.len == BATCH {
             self.finish();
         }
-        self.items[self.len] = item;
+        self.items[self.len].write(item);
         self.len += 1;
     }
 
@@ -66,7 +67,9 @@ impl<'a> Gather<'a> {
                 self.space.flush_pages(self.range.start, self.range.len() / PAGE_SIZE);
             }
         }
-        for &item in &self.items[..self.len] {
+        for item in &self.items[..self.len] {
+            // SAFETY: the first `len` were written.
+            let item = unsafe { item.assume_init() };
             let address = PhysAddr(item & !(PAGE_SIZE as u64 - 1));
             // SAFETY: the gatherer unlinked it and gave its reference to us; no CPU knows it after the flush.
             unsafe {
@@ -200,15 +203,19 @@ impl AddressSpace {
         Ok(stop)
     }
 
-    /// The next address after `at` that an existing upper table may cover.
+    /// The next address after `at` that an existing level-3 or level-2 table covers.
     fn skip(&self, at: usize) -> usize {
         let address = VirtAddr(at as u64);
         // SAFETY: this space's root.
-        let level = match unsafe { table::next(self.root, table::index(address, 4), 4) } {
-            None => 4,
-            Some(_) => 3,
+        let (table, level, limit) = match unsafe { table::next(self.root, table::index(address, 4), 4) } {
+            None => (self.root, 4, USER_ROOT_ENTRIES),
+            Some(level3) => (level3, 3, ENTRIES),
         };
-        (at / table::span(level) + 1).saturating_mul(table::span(level))
+        let first = table::index(address, level);
+        // SAFETY: a live table of this space.
+        let next = (first + 1..limit).find(|&index| unsafe { table::read(table, index) } != Pte::EMPTY);
+        let span = table::span(level);
+        (at / span + next.unwrap_or(limit) - first).saturating_mul(span)
     }
 
     /// Splits the huge pages that the edges of `range` cut.
@@ -246,34 +253,33 @@ impl AddressSpace {
     }
 
     fn zap_leaf(&self, gather: &mut Gather, leaf: PhysAddr, first: usize, count: usize, at: usize) {
-        let mmu = platform().mmu();
+        const CHUNK: usize = 32;
         let (mut anonymous, mut file) = (0, 0);
-        for index in first..first + count {
-            // SAFETY: a live leaf table, its lock held.
-            let entry = unsafe { table::read(leaf, index) };
-            if entry == Pte::EMPTY {
+        for start in (0..count).step_by(CHUNK) {
+            let n = CHUNK.min(count - start);
+            let mut old = [Pte::EMPTY; CHUNK];
+            let mut any = 0;
+            for (i, slot) in old[..n].iter_mut().enumerate() {
+                // SAFETY: a live leaf table, its lock held.
+                *slot = unsafe { table::read(leaf, first + start + i) };
+                any |= slot.0;
+            }
+            if any == 0 {
                 continue;
             }
-            let address = at + (index - first) * PAGE_SIZE;
-            if entry.is_present() {
-                // SAFETY: as above. The exchange makes sure that what is freed is what was mapped.
-                let old = unsafe { mmu.exchange(leaf, index, Pte::EMPTY) };
-                let (frame, flags) = mmu.decode(old, 1);
-                gather.touched(address..address + PAGE_SIZE);
+            // Accessed and dirty bits that the CPU sets in between are lost: writes are noticed by faults, not by them.
+            // SAFETY: as above; what the entries showed is freed after a flush.
+            unsafe { platform().mmu().write(leaf, first + start, &[Pte::EMPTY; CHUNK][..n]) };
+            let base = at + start * PAGE_SIZE;
+            if any & 1 != 0 {
+                gather.touched(base..base + n * PAGE_SIZE);
+            }
+            for &entry in old[..n].iter().filter(|entry| **entry != Pte::EMPTY) {
+                let (frame, flags) = match table::held(entry) {
+                    Some(held) => held,
+                    None => table::decode(entry),
+                };
                 if !flags.contains(PteFlags::SPECIAL) {
-                    if flags.contains(CACHED) {
-                        file += 1
-                    } else {
-                        anonymous += 1
-                    }
-                    gather.frame(frame);
-                }
-            } else {
-                // SAFETY: as above; no CPU uses an entry that is not present.
-                unsafe { mmu.write(leaf, index, &[Pte::EMPTY]) };
-                if let Some((frame, flags)) = table::held(entry)
-                    && !flags.contains(PteFlags::SPECIAL)
-                {
                     if flags.contains(CACHED) {
                         file += 1
                     } else {
@@ -300,7 +306,7 @@ impl AddressSpace {
     ) {
         let span = table::span(level);
         let first = range.start.saturating_sub(base) / span;
-        let limit = if level == 4 { super::space::USER_ROOT_ENTRIES } else { ENTRIES };
+        let limit = if level == 4 { USER_ROOT_ENTRIES } else { ENTRIES };
         let last = (range.end - base).div_ceil(span).min(limit);
         for index in first..last {
             let at = base + index * span;

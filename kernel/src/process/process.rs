@@ -11,10 +11,10 @@ use super::credentials::Credentials;
 use super::limits::Limits;
 use super::signal::{Actions, Pending, SigSet};
 use super::timers::Timers;
-use fs::Path;
 use crate::mm::AddressSpace;
 use crate::sched::Thread;
 use crate::sched::wait::WaitQueue;
+use fs::Path;
 
 /// How a process ended: as `wait4` encodes it (exit code << 8, or the signal's number).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -125,8 +125,8 @@ pub(super) fn end(process: &Arc<Process>) -> usize {
 fn tell_of_end(child: &Arc<Process>, parent: &Arc<Process>) {
     let signal = child.exit_signal.load(Ordering::SeqCst);
     let action = parent.actions().get(SIGCHLD);
-    let unwanted = signal == SIGCHLD
-        && (action.handler == signal::IGNORE || action.flags & signal::flags::NOCLDWAIT != 0);
+    let unwanted =
+        signal == SIGCHLD && (action.handler == signal::IGNORE || action.flags & signal::flags::NOCLDWAIT != 0);
     if signal != 0 && !(unwanted && action.handler == signal::IGNORE) {
         let _ = signal::send_process(parent, end_info(child, signal));
     }
@@ -161,9 +161,10 @@ pub(super) fn reap(child: &Arc<Process>) -> bool {
 
 /// True if no member of the group has a parent of another group in its session: nobody would continue it.
 pub(super) fn is_orphaned_group(group: u32) -> bool {
-    !ids::processes().iter().filter(|p| p.group() == group && !p.is_zombie()).any(|p| {
-        p.parent().is_some_and(|parent| parent.group() != group && parent.session() == p.session())
-    })
+    !ids::processes()
+        .iter()
+        .filter(|p| p.group() == group && !p.is_zombie())
+        .any(|p| p.parent().is_some_and(|parent| parent.group() != group && parent.session() == p.session()))
 }
 
 /// POSIX: a stopped group that loses its last link to its session gets SIGHUP and SIGCONT.
@@ -191,9 +192,8 @@ pub fn children(parent: &Process) -> Vec<u32> {
 /// `setpgid`.
 pub fn set_group(caller: &Process, pid: u32, group: u32) -> Result<()> {
     let target = ids::process(pid).ok_or(Errno::ESRCH)?;
-    let exists = |group: u32, session: u32| {
-        ids::processes().iter().any(|p| p.group() == group && p.session() == session)
-    };
+    let exists =
+        |group: u32, session: u32| ids::processes().iter().any(|p| p.group() == group && p.session() == session);
     let session = caller.session();
     if target.pid != caller.pid {
         if target.parent_pid() != caller.pid {

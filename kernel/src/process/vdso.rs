@@ -58,8 +58,5 @@ impl PageSource for Vdso {
 /// The pages to map, made at the first call; `None` where that failed (the programs then use system calls).
 pub fn source() -> Option<Arc<Vdso>> {
     static VDSO: Once<Option<Arc<Vdso>>> = Once::new();
-    VDSO.call_once(|| {
-        Vdso::new().map(Arc::new).inspect_err(|error| log::warn!("no vDSO: {error}")).ok()
-    })
-    .clone()
+    VDSO.call_once(|| Vdso::new().map(Arc::new).inspect_err(|error| log::warn!("no vDSO: {error}")).ok()).clone()
 }

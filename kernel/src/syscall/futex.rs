@@ -89,11 +89,7 @@ fn futex_waitv(args: &Args) -> Result<u64> {
         if reserved != 0 || flags & !PRIVATE != 2 {
             return Err(Errno::EINVAL);
         }
-        words.push(WaitWord {
-            address: address as usize,
-            expected: expected as u32,
-            private: flags & PRIVATE != 0,
-        });
+        words.push(WaitWord { address: address as usize, expected: expected as u32, private: flags & PRIVATE != 0 });
     }
     futex::wait_any(&words, end).map(|index| index as u64)
 }

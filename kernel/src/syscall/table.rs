@@ -9,9 +9,7 @@ use super::names::{COUNT, NAMES};
 use super::{Args, Handler, Row};
 
 /// Every family. One line each, so that families can be added side by side.
-const FAMILIES: &[&[Row]] = &[
-    super::futex::ROWS,
-];
+const FAMILIES: &[&[Row]] = &[super::futex::ROWS];
 
 static TABLE: [Option<Handler>; COUNT] = build();
 

@@ -75,6 +75,10 @@ impl Mmu for X86Mmu {
         (PhysAddr(bits & pte::ADDRESS), flags)
     }
 
+    fn address_mask(&self) -> Option<u64> {
+        Some(pte::ADDRESS)
+    }
+
     #[inline]
     unsafe fn read(&self, table: PhysAddr, index: usize) -> Pte {
         // SAFETY: a page table, by the caller; tables are in the direct map. The CPU may set A and D meanwhile.

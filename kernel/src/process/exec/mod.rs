@@ -242,13 +242,7 @@ fn name_of(path: &[u8]) -> &[u8] {
 }
 
 /// With the new space loaded: zeroes the rest of pages from files, fills the stack, sets the registers.
-fn finish(
-    thread: &Thread,
-    process: &Process,
-    loaded: &load::Loaded,
-    image: &Image,
-    secure: bool,
-) -> Result<()> {
+fn finish(thread: &Thread, process: &Process, loaded: &load::Loaded, image: &Image, secure: bool) -> Result<()> {
     for (address, len) in &loaded.to_zero {
         mm::user::zero(*address, *len)?;
     }

@@ -40,7 +40,8 @@ const PAGES_PER_THREAD: u64 = 16;
 pub fn spawn_init(init: Init) -> Result<()> {
     let context = FsContext::new(init.root.clone());
     let credentials = fs::Credentials::root();
-    let cwd = fs::Walk { root: &init.root, start: &init.root, cred: &credentials }.lookup(&init.cwd, Resolve::FOLLOW)?;
+    let cwd =
+        fs::Walk { root: &init.root, start: &init.root, cred: &credentials }.lookup(&init.cwd, Resolve::FOLLOW)?;
     context.set_cwd(cwd);
     let pid = ids::allocate()?;
     if pid != 1 {

@@ -122,7 +122,14 @@ pub fn requeue(
 
 /// `FUTEX_WAKE_OP`: changes the second word by `operation`, wakes up to `count` waiters of the first and, if the
 /// second word's old value compares as `operation` tells, up to `count2` of the second.
-pub fn wake_op(first: usize, second: usize, private: bool, count: usize, count2: usize, operation: u32) -> Result<usize> {
+pub fn wake_op(
+    first: usize,
+    second: usize,
+    private: bool,
+    count: usize,
+    count2: usize,
+    operation: u32,
+) -> Result<usize> {
     let (key1, key2) = (Key::new(first, private)?, Key::new(second, private)?);
     // Layout of `operation`: uapi/linux/futex.h, FUTEX_OP().
     let sign_extended = |shift: u32| ((operation << shift) as i32) >> 20;

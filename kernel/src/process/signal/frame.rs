@@ -56,8 +56,24 @@ pub fn state_size() -> usize {
 fn registers(context: &mut UserContext) -> [&mut u64; 18] {
     let c = context;
     [
-        &mut c.r8, &mut c.r9, &mut c.r10, &mut c.r11, &mut c.r12, &mut c.r13, &mut c.r14, &mut c.r15, &mut c.rdi,
-        &mut c.rsi, &mut c.rbp, &mut c.rbx, &mut c.rdx, &mut c.rax, &mut c.rcx, &mut c.rsp, &mut c.rip, &mut c.rflags,
+        &mut c.r8,
+        &mut c.r9,
+        &mut c.r10,
+        &mut c.r11,
+        &mut c.r12,
+        &mut c.r13,
+        &mut c.r14,
+        &mut c.r15,
+        &mut c.rdi,
+        &mut c.rsi,
+        &mut c.rbp,
+        &mut c.rbx,
+        &mut c.rdx,
+        &mut c.rax,
+        &mut c.rcx,
+        &mut c.rsp,
+        &mut c.rip,
+        &mut c.rflags,
     ]
 }
 

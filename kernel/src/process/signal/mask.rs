@@ -47,7 +47,8 @@ pub fn with_temporary_mask<T>(mask: Option<SigSet>, f: impl FnOnce() -> Result<T
     let Some(mask) = mask else { return f() };
     set_temporary_mask(mask);
     let result = f();
-    if !matches!(result, Err(Errno::EINTR | Errno::ERESTARTSYS | Errno::ERESTARTNOHAND | Errno::ERESTART_RESTARTBLOCK)) {
+    if !matches!(result, Err(Errno::EINTR | Errno::ERESTARTSYS | Errno::ERESTARTNOHAND | Errno::ERESTART_RESTARTBLOCK))
+    {
         restore_mask();
     }
     result

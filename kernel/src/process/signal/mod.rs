@@ -18,7 +18,7 @@ pub use deliver::{Interrupted, deliver};
 pub use frame::{sigreturn, state_size};
 pub use mask::{pending_of, set_blocked, set_temporary_mask, take, with_temporary_mask};
 pub use pending::Pending;
-pub(super) use send::{interrupt_all, send_all};
 pub use send::{force, may_signal, send_group, send_process, send_thread};
+pub(super) use send::{interrupt_all, send_all};
 pub use stop::{continue_process, stop_while_stopped};
 pub use types::*;
