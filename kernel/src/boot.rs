@@ -36,8 +36,8 @@ extern "Rust" fn kernel_main(info: &'static BootInfo) -> ! {
     devices::init(text);
     chart::mark("devices");
 
-    if line.selftest {
-        selftest::run(&line);
+    if let Some(what) = line.selftest {
+        selftest::run(what);
     }
     if line.chart {
         chart::print();

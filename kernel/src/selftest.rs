@@ -4,7 +4,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use cmdline::CommandLine;
+use cmdline::Selftest;
 use hal_core::cpu::{CpuSet, Exit};
 use hal_core::mmu::Flush;
 use hal_core::{UserContext, VirtAddr, clock, platform};
@@ -26,8 +26,34 @@ const CHECKS: &[Check] = &[
     ("jump to a bad address is the application's fault", bad_jump),
 ];
 
+/// Does what is asked for and ends the VM.
+pub fn run(what: Selftest) -> ! {
+    match what {
+        Selftest::Checks => run_checks(),
+        Selftest::Panic => panic!("asked for by selftest=panic"),
+        Selftest::Fault => {
+            // SAFETY: not sound, and meant so: nothing is mapped there, and the page fault ends the run.
+            let value = unsafe { core::ptr::without_provenance::<u64>(0x10_0000).read_volatile() };
+            panic!("read {value:#x} where nothing is");
+        }
+        Selftest::Overflow => {
+            let _ = sched::spawn_kernel("overflow", None, || {
+                core::hint::black_box(deeper(1));
+            });
+            sched::exit_current()
+        }
+    }
+}
+
+/// Uses stack until there is none.
+#[expect(unconditional_recursion, reason = "shows that the guard page ends it")]
+fn deeper(depth: u64) -> u64 {
+    let room = core::hint::black_box([depth; 32]);
+    deeper(depth + 1) + room[(depth % 32) as usize]
+}
+
 /// Runs every check and ends the VM.
-pub fn run(_line: &CommandLine) -> ! {
+fn run_checks() -> ! {
     let mut failed = 0;
     for (name, check) in CHECKS {
         match check() {

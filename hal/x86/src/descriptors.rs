@@ -78,7 +78,7 @@ impl CpuTables {
                 ist: [0; 7],
                 reserved2: 0,
                 reserved3: 0,
-                io_map: 104,
+                io_map: 0,
             }),
             common: Stack(UnsafeCell::new([0; IST_SIZE])),
             double_fault: Stack(UnsafeCell::new([0; 8192])),
@@ -95,6 +95,8 @@ impl CpuTables {
         let task = self.task.get() as u64;
         // SAFETY: nobody else uses these tables yet, by the caller.
         unsafe {
+            // No I/O permission map: its offset is behind the segment's end.
+            (*self.task.get()).io_map = 104;
             (*self.task.get()).ist[0] = self.common.top();
             (*self.task.get()).ist[1] = self.double_fault.top();
             (*self.task.get()).ist[2] = self.nmi.top();

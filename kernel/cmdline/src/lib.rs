@@ -75,6 +75,24 @@ pub enum Console {
     Driver(String),
 }
 
+/// What the kernel does instead of running a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selftest {
+    /// All checks.
+    Checks,
+    /// Panics, to see the report.
+    Panic,
+    /// Reads where nothing is.
+    Fault,
+    /// Uses up a kernel stack.
+    Overflow,
+}
+
+impl Selftest {
+    const ENDS: &[(&str, Self)] =
+        &[("all", Self::Checks), ("panic", Self::Panic), ("fault", Self::Fault), ("overflow", Self::Overflow)];
+}
+
 /// All that the command line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
@@ -111,7 +129,7 @@ pub struct CommandLine {
     /// Print the boot chart.
     pub chart: bool,
     /// Run the kernel's own checks instead of a program.
-    pub selftest: bool,
+    pub selftest: Option<Selftest>,
     /// Keys that nobody knows, for a warning each.
     pub unknown: Vec<String>,
 }
@@ -135,7 +153,7 @@ impl Default for CommandLine {
             framing: false,
             params_in_module: false,
             chart: false,
-            selftest: false,
+            selftest: None,
             unknown: Vec::new(),
         }
     }
@@ -192,7 +210,8 @@ impl CommandLine {
             "framing" => self.framing = value::switch(&text()?)?,
             "params" => self.params_in_module = value::choice(&text()?, &[("module", true)])?,
             "chart" => self.chart = value::nothing(raw)?,
-            "selftest" => self.selftest = value::nothing(raw)?,
+            "selftest" if raw.is_none() => self.selftest = Some(Selftest::Checks),
+            "selftest" => self.selftest = Some(value::choice(&text()?, Selftest::ENDS)?),
             // Read by the boot code and the buses, before and beside this parser.
             "nokaslr" | "stderr" => {}
             _ if key.ends_with("_mmio.device") => {}

@@ -23,7 +23,7 @@ impl hal_core::Kernel for Upcalls {
     }
 
     fn fatal(&self, trap: &KernelTrap) -> ! {
-        panic!("{trap:x?}")
+        crate::panic::fatal_trap(trap)
     }
 
     fn shutdown_requested(&self) {
