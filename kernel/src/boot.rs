@@ -7,7 +7,8 @@ use hal_core::{BootInfo, PhysAddr, memory, platform};
 use log::LevelFilter;
 
 use crate::panic::{PANIC_CODE, refuse};
-use crate::{backends, chart, devices, klog, mm, sched, selftest};
+use crate::process::exec::{Init, Strings, spawn_init};
+use crate::{backends, chart, devices, files, klog, mm, sched, selftest};
 
 /// Called by the boot code on the boot CPU's stack, interrupts disabled.
 #[unsafe(no_mangle)]
@@ -39,10 +40,62 @@ extern "Rust" fn kernel_main(info: &'static BootInfo) -> ! {
     if let Some(what) = line.selftest {
         selftest::run(what);
     }
-    if line.chart {
-        chart::print();
+    start_program(info, line)
+}
+
+/// Mounts the root and starts the first process; the boot thread ends here.
+fn start_program(info: &'static BootInfo, mut line: CommandLine) -> ! {
+    let root = or_refuse("the root cannot be mounted", files::root::mount(root_source(info, &line)));
+    chart::mark("root");
+    if line.init.is_none() {
+        let own = or_refuse("/.coracle/cmdline cannot be read", files::root::own_command_line(&root));
+        let texts = [own.as_deref().unwrap_or_default(), info.command_line];
+        line = CommandLine::parse(&texts).unwrap_or_else(|bad| refuse(PANIC_CODE, format_args!("{bad}")));
     }
-    refuse(PANIC_CODE, format_args!("this kernel starts no program yet: give `selftest`"))
+    let Some(path) = line.init.clone() else {
+        refuse(
+            PANIC_CODE,
+            format_args!("no program: neither the command line nor the image's /.coracle/cmdline has init="),
+        )
+    };
+    devices::console::start(match line.console {
+        Some(cmdline::Console::Driver(_)) => devices::console::Choice::Device,
+        _ => devices::console::Choice::Platform,
+    });
+    let stdio =
+        files::stdio::Options { terminal: line.tty.then_some(line.winsize), framing: line.framing, input: line.stdin };
+    let descriptors = or_refuse("the console cannot be opened", files::stdio::open(&stdio));
+    let strings = Strings { arguments: line.argv(), environment: line.env.clone() };
+    if line.chart {
+        chart::want();
+    }
+    let init = Init { path, strings, cwd: line.cwd.clone(), root, files: descriptors };
+    if let Err(error) = spawn_init(init) {
+        refuse(
+            PANIC_CODE,
+            format_args!(
+                "the first process cannot be started (working directory {:?}): {error}",
+                alloc::string::String::from_utf8_lossy(&line.cwd)
+            ),
+        );
+    }
+    sched::exit_current()
+}
+
+/// Where the root is: as the command line says, else the first disk if there is one, else the first module.
+fn root_source(info: &'static BootInfo, line: &CommandLine) -> files::root::Source {
+    let disk = match line.root {
+        Some(cmdline::Root::Disk) => true,
+        Some(cmdline::Root::Module) => false,
+        None => files::root::has_disk(),
+    };
+    if disk {
+        return files::root::Source::Disk;
+    }
+    let Some(module) = info.modules.first() else {
+        refuse(PANIC_CODE, format_args!("no root: there is neither a disk nor a boot module"))
+    };
+    files::root::Source::Module(module_bytes(module.start, module.len))
 }
 
 /// The command line, with what `params=module` adds.

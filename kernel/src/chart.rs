@@ -1,6 +1,8 @@
 //! The boot chart: when each phase of start-up ended, in microseconds, and in instructions where the machine counts
 //! one tick per instruction (QEMU's `-icount shift=0`).
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use base::SpinLock;
 use hal_core::clock;
 
@@ -27,6 +29,22 @@ pub fn mark(phase: &'static str) {
     if let Some(slot) = chart.marks.get_mut(index) {
         *slot = (phase, now);
         chart.count += 1;
+    }
+}
+
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// Tells that the chart shall be printed when the program starts.
+pub fn want() {
+    WANTED.store(true, Ordering::Relaxed);
+}
+
+/// The first program is loaded and runs next: prints the chart, if it is wanted, and the line that says so.
+pub fn program_starts() {
+    mark("program");
+    if WANTED.swap(false, Ordering::Relaxed) {
+        print();
+        crate::klog::control(format_args!("coracle:start"));
     }
 }
 

@@ -8,6 +8,8 @@ pub mod epoll;
 pub mod eventfd;
 pub mod pipe;
 pub mod pty;
+pub mod root;
+pub mod stdio;
 mod table;
 pub mod timerfd;
 pub mod tty;

@@ -86,7 +86,10 @@ static FIRST: base::SpinLock<Option<(Vec<u8>, Strings)>> = base::SpinLock::new(N
 /// On the first process's own stack: becomes the program.
 fn first_run() -> ! {
     let status = match exec_first() {
-        Ok(()) => run::start(),
+        Ok(()) => {
+            crate::chart::program_starts();
+            run::start()
+        }
         Err(Errno::ENOENT) => 127,
         Err(_) => 126,
     };
