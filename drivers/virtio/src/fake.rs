@@ -3,6 +3,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use std::alloc::Layout;
 use std::sync::Mutex;
 
 use hal_core::device::Device;
@@ -14,6 +15,20 @@ use crate::transport::{Source, Transport};
 
 std::thread_local! {
     static HURRY: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+    static RETIRED: core::cell::RefCell<Vec<(*mut u8, Layout)>> = const { core::cell::RefCell::new(Vec::new()) };
+}
+
+/// Keeps memory of this thread's drivers, which a fake may still know, until [`bury`].
+pub(crate) fn retire(memory: *mut u8, layout: Layout) {
+    RETIRED.with_borrow_mut(|retired| retired.push((memory, layout)));
+}
+
+/// Frees what the drivers of this thread left, when their devices are unplugged.
+pub fn bury() {
+    for (memory, layout) in RETIRED.take() {
+        // SAFETY: allocated with this layout by the owner, who gave it up.
+        unsafe { std::alloc::dealloc(memory, layout) };
+    }
 }
 
 /// Makes this thread's drivers wait a millionth of the usual time for a device.

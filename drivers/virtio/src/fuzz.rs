@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use hal_core::device::{BlockOp, Device, Dma, NetBuf};
 
-use crate::fake::{FakeDevice, Manners, scatter};
+use crate::fake::{FakeDevice, Manners, bury, scatter};
 
 /// Input, read from the front; zeroes behind its end.
 struct Input<'a>(&'a [u8]);
@@ -59,7 +59,8 @@ pub fn run(data: &[u8]) {
     let config = input.bytes(60);
     let device = FakeDevice::new(kind, offered, &sizes, &config, Manners::default());
     let Ok(driver) = device.start(2) else {
-        return device.unplug();
+        device.unplug();
+        return bury();
     };
     let tally = Arc::new(Tally::default());
     let mut memory = alloc::vec![0u8; 4096];
@@ -113,6 +114,7 @@ pub fn run(data: &[u8]) {
     device.unplug();
     drop(driver);
     drop(memory);
+    bury();
 }
 
 fn poll(driver: &Device) {

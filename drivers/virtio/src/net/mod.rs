@@ -119,7 +119,8 @@ impl Net {
         {
             log::warn!("network: one queue pair only: {error:?}");
             caps.queues = 1;
-            pairs.truncate(1);
+            // The device knows the others' rings and buffers: they stay.
+            core::mem::forget(pairs.split_off(1));
         }
         for pair in 0..caps.queues {
             t.notify(2 * pair);
