@@ -11,7 +11,7 @@ use hal_core::{UserContext, VirtAddr, clock, platform};
 
 use crate::mm::{AddressSpace, Map, Prot, user};
 use crate::panic::exit;
-use crate::{klog, sched};
+use crate::{devices, klog, sched};
 
 type Check = (&'static str, fn() -> Result<(), &'static str>);
 
@@ -23,6 +23,9 @@ const CHECKS: &[Check] = &[
     ("bad user address gives EFAULT", bad_user_address),
     ("application enters and leaves", application_runs),
     ("red zone survives an interrupt flood", red_zone_survives),
+    ("disks read", devices::selftest::disks_read),
+    ("disks write", devices::selftest::disks_write),
+    ("entropy arrives", devices::selftest::entropy_arrives),
     ("jump to a bad address is the application's fault", bad_jump),
 ];
 

@@ -33,26 +33,32 @@ pub fn feed(sink: fn(&[u8])) {
     ask();
 }
 
-/// Asks each device for some bytes.
+/// The timer: asks each device for some bytes.
 fn ask() {
-    let devices = DEVICES.lock().clone();
-    for device in &devices {
-        let done = Box::new(|bytes: &[u8]| {
-            if let Some(sink) = SINK.get()
-                && !bytes.is_empty()
-            {
-                sink(bytes);
-            }
-        });
-        if let Err(error) = device.request(CHUNK, done) {
-            log::debug!("entropy: {error:?}");
+    let asked = sample(|bytes| {
+        if let Some(sink) = SINK.get() {
+            sink(bytes);
         }
-    }
+    });
     if let Some(timer) = TIMER.get()
-        && !devices.is_empty()
+        && asked > 0
     {
         timer.set(base::time::now_ns() + PERIOD_NS);
     }
+}
+
+/// Asks each device for some bytes, which `sink` gets later, in deferred work; returns how many devices were asked.
+pub(super) fn sample(sink: fn(&[u8])) -> usize {
+    let devices = DEVICES.lock().clone();
+    let asked = devices.iter().filter(|device| {
+        let done = Box::new(move |bytes: &[u8]| {
+            if !bytes.is_empty() {
+                sink(bytes);
+            }
+        });
+        device.request(CHUNK, done).inspect_err(|error| log::debug!("entropy: {error:?}")).is_ok()
+    });
+    asked.count()
 }
 
 /// Deferred work: answers.

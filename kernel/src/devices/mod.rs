@@ -8,6 +8,7 @@ pub mod block;
 pub mod console;
 pub mod entropy;
 pub mod net;
+pub mod selftest;
 
 use alloc::format;
 use alloc::string::String;
