@@ -9,7 +9,7 @@ use hal_core::cpu::{CpuSet, Exit};
 use hal_core::mmu::Flush;
 use hal_core::{UserContext, VirtAddr, clock, platform};
 
-use crate::mm::{AddressSpace, Map, Prot, user};
+use crate::mm::{self, AddressSpace, Map, Prot, user};
 use crate::panic::exit;
 use crate::{devices, klog, sched};
 
@@ -27,6 +27,7 @@ const CHECKS: &[Check] = &[
     ("disks write", devices::selftest::disks_write),
     ("entropy arrives", devices::selftest::entropy_arrives),
     ("jump to a bad address is the application's fault", bad_jump),
+    ("memory management", memory_management),
 ];
 
 /// Does what is asked for and ends the VM.
@@ -69,6 +70,13 @@ fn run_checks() -> ! {
     }
     klog::always(format_args!("selftest: {} of {} passed", CHECKS.len() - failed, CHECKS.len()));
     exit(u8::from(failed != 0))
+}
+
+/// Its checks panic where they fail.
+fn memory_management() -> Result<(), &'static str> {
+    mm::selftest::run();
+    mm::measure::run();
+    Ok(())
 }
 
 fn clock_runs() -> Result<(), &'static str> {

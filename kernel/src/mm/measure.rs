@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use hal_core::cpu::PageFault;
 use hal_core::{PAGE_SIZE, VirtAddr, clock};
 
+use crate::sched;
+
 use super::{AddressSpace, Map, Prot, frame, user};
 
 const RW: Prot = Prot::READ.union(Prot::WRITE);
@@ -33,9 +35,7 @@ pub fn run() {
     let each = |write| (0..PAGES).for_each(|page| touch(&space, at + page * PAGE_SIZE, write));
     per("write fault on new memory", PAGES, || each(true));
     per("write fault on a page that is there", PAGES, || each(true));
-    let irq = hal_core::cpu::irq_save();
-    space.activate();
-    hal_core::cpu::irq_restore(irq);
+    sched::current().set_space(Some(space.clone()));
     per("read 8 bytes of the program's", PAGES, || {
         (0..PAGES).for_each(|page| assert!(user::read::<u64>(at + page * PAGE_SIZE).is_ok()));
     });
@@ -47,9 +47,7 @@ pub fn run() {
     per("kernel write that faults on new memory", PAGES, || {
         (0..PAGES).for_each(|page| assert!(user::write(other + page * PAGE_SIZE, &1u64).is_ok()));
     });
-    let irq = hal_core::cpu::irq_save();
-    AddressSpace::activate_kernel();
-    hal_core::cpu::irq_restore(irq);
+    sched::current().set_space(None);
     let mut child = None;
     per("fork, per page of 2048", 2 * PAGES, || child = space.fork().ok());
     per("copy-on-write fault", PAGES, || each(true));

@@ -30,6 +30,7 @@ mod shared;
 mod shrink;
 mod space;
 pub mod stack;
+mod stress;
 mod table;
 pub mod user;
 mod vma;

@@ -12,13 +12,15 @@ use hal_core::{PAGE_SIZE, VirtAddr};
 
 use super::table::HUGE_SIZE;
 use super::zap::Piece;
+use crate::sched;
+
 use super::{AddressSpace, Advice, Backing, Fault, Fixed, Map, Prot, RemapFlags, VmaFlags, frame, heap, user};
 
 const RW: Prot = Prot::READ.union(Prot::WRITE);
 
 /// Runs everything; interrupts enabled, on a kernel stack, nothing of the application's running.
 pub fn run() {
-    let checks: [(&str, fn()); 12] = [
+    let checks: [(&str, fn()); 13] = [
         ("frames", frames),
         ("heap", small_objects),
         ("anonymous memory", anonymous),
@@ -31,6 +33,7 @@ pub fn run() {
         ("advice and brk", advice),
         ("stacks", stacks),
         ("user memory", user_memory),
+        ("threads in parallel", super::stress::run),
     ];
     for (name, check) in checks {
         // Once to fill stocks and make tables that stay, once to see that nothing is lost.
@@ -420,9 +423,7 @@ fn user_memory() {
     let space = AddressSpace::new().unwrap();
     let at = space.map(Map::anonymous(4 * PAGE_SIZE, RW)).unwrap();
     let only_read = space.map(Map::anonymous(PAGE_SIZE, Prot::READ)).unwrap();
-    let irq = hal_core::cpu::irq_save();
-    space.activate();
-    hal_core::cpu::irq_restore(irq);
+    sched::current().set_space(Some(space));
     // Every first access faults in the kernel.
     assert_eq!(user::read::<u64>(at + 8), Ok(0));
     assert_eq!(user::write(at + PAGE_SIZE - 4, &0x1122_3344_5566_7788u64), Ok(()));
@@ -446,7 +447,5 @@ fn user_memory() {
     user::write_bytes(at, b"hello\0").unwrap();
     assert_eq!(user::read_cstr(at, 100).as_deref(), Ok(&b"hello"[..]));
     assert_eq!(user::read_cstr(at, 3), Err(Errno::ENAMETOOLONG));
-    let irq = hal_core::cpu::irq_save();
-    AddressSpace::activate_kernel();
-    hal_core::cpu::irq_restore(irq);
+    sched::current().set_space(None);
 }
