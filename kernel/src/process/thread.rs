@@ -51,15 +51,6 @@ pub enum Restart {
         /// Where the rest is written; 0 for nowhere.
         remaining: usize,
     },
-    /// `poll` with this list, so long, until this monotonic time, ns.
-    Poll {
-        /// Address of the list.
-        list: usize,
-        /// Its length.
-        count: u32,
-        /// End, ns of the monotonic clock.
-        deadline: u64,
-    },
 }
 
 /// Settings only the thread itself touches.

@@ -6,8 +6,17 @@
 #![forbid(unsafe_code)]
 
 mod futex;
+mod identity;
+mod memory;
+pub mod misc;
 mod names;
+mod prctl;
+mod process;
+mod signal;
 mod table;
+mod thread;
+mod time;
+mod values;
 
 use base::Result;
 

@@ -9,7 +9,17 @@ use super::names::{COUNT, NAMES};
 use super::{Args, Handler, Row};
 
 /// Every family. One line each, so that families can be added side by side.
-const FAMILIES: &[&[Row]] = &[super::futex::ROWS];
+const FAMILIES: &[&[Row]] = &[
+    super::futex::ROWS,
+    super::identity::ROWS,
+    super::memory::ROWS,
+    super::misc::ROWS,
+    super::prctl::ROWS,
+    super::process::ROWS,
+    super::signal::ROWS,
+    super::thread::ROWS,
+    super::time::ROWS,
+];
 
 static TABLE: [Option<Handler>; COUNT] = build();
 

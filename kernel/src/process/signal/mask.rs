@@ -12,6 +12,15 @@ pub fn pending_of(thread: &Thread) -> SigSet {
     thread.ext.pending_mask.load(Ordering::SeqCst) | thread.process().map_or(0, |p| p.pending_mask())
 }
 
+/// True if the thread has something to do on its way to the application: a signal that is not blocked, its end, a
+/// stop.
+pub fn must_leave(thread: &Thread) -> bool {
+    let ending = |p: &alloc::sync::Arc<crate::process::Process>| p.is_dying() || p.is_stopped();
+    pending_of(thread) & !thread.ext.blocked() != 0
+        || thread.ext.killed.load(Ordering::SeqCst)
+        || thread.process().is_some_and(ending)
+}
+
 /// Sets the running thread's mask.
 pub fn set_blocked(mask: SigSet) {
     let thread = sched::current();

@@ -46,7 +46,7 @@ fn prepare(target: &Process, signal: i32) -> bool {
 }
 
 /// Removes signals from all queues of the process.
-pub(super) fn discard(target: &Process, set: SigSet) {
+pub fn discard(target: &Process, set: SigSet) {
     {
         let mut shared = target.shared.lock();
         shared.pending.discard(set);
@@ -169,7 +169,7 @@ pub fn send_group(group: u32, info: SigInfo, check: bool) -> Result<()> {
 }
 
 /// Sends to each; succeeds if one was reached.
-pub(in crate::process) fn send_all(
+pub fn send_all(
     targets: impl Iterator<Item = Arc<Process>>,
     info: SigInfo,
     check: bool,
