@@ -19,6 +19,5 @@ mod devices;
 mod files;
 mod mm;
 mod process;
-mod run_end;
 mod sched;
 mod syscall;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod abi;
 pub mod client;
 pub mod compile;
 pub mod conformance;

@@ -95,5 +95,7 @@ fn finish_process(process: &Arc<Process>) {
 /// Ends the run with the code that a shell would show (docs/command-line.md, section 4).
 pub fn end_run(status: ExitStatus) -> ! {
     let code = status.signal().map_or(status.code(), |signal| 128 + signal);
-    crate::run_end::finish(code as u8)
+    crate::devices::block::flush_all();
+    crate::devices::console::flush();
+    crate::panic::exit(code as u8)
 }

@@ -13,6 +13,13 @@ const HEADER_END: usize = 576;
 const SOFTWARE: usize = 464;
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
+/// Bits of the state components in the header.
+const X87: u64 = 1;
+const SSE: u64 = 2;
+const AVX: u64 = 4;
+/// x87 control word and MXCSR of a fresh program.
+const INITIAL_FCW: u16 = 0x37f;
+const INITIAL_MXCSR: u32 = 0x1f80;
 /// MXCSR bits that a CPU accepts, where the area does not tell them.
 const MXCSR_DEFAULT_MASK: u32 = 0xffbf;
 
@@ -57,9 +64,21 @@ pub(super) fn to_frame(state: &[u8]) -> Vec<u8> {
         put(&mut area, SOFTWARE + 16, &(cpu::fpu_size() as u32).to_le_bytes());
         let end = cpu::fpu_size();
         put(&mut area, end, &MAGIC2.to_le_bytes());
-        // x87 and SSE are always in the frame.
-        let present = u64::from_le_bytes(get(&area, LEGACY)) | 3;
-        put(&mut area, LEGACY, &present.to_le_bytes());
+        // x87 and SSE are always in the frame. A part in its initial state was not written to memory by the CPU
+        // (init optimisation, Intel SDM vol. 1, section 13.6): what is there is old.
+        let present = u64::from_le_bytes(get(&area, LEGACY));
+        if present & X87 == 0 {
+            area[..24].fill(0);
+            put(&mut area, 0, &INITIAL_FCW.to_le_bytes());
+            area[32..160].fill(0);
+        }
+        if present & SSE == 0 {
+            area[160..416].fill(0);
+            if present & AVX == 0 {
+                put(&mut area, 24, &INITIAL_MXCSR.to_le_bytes());
+            }
+        }
+        put(&mut area, LEGACY, &(present | X87 | SSE).to_le_bytes());
     }
     area
 }
