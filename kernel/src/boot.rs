@@ -38,6 +38,9 @@ extern "Rust" fn kernel_main(info: &'static BootInfo) -> ! {
     chart::mark("devices");
 
     if let Some(what) = line.selftest {
+        if line.chart {
+            chart::print();
+        }
         selftest::run(what);
     }
     start_program(info, line)

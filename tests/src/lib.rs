@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod bench;
 pub mod abi;
 pub mod client;

@@ -4,9 +4,12 @@ use core::fmt::Write;
 
 use crate::arch::{cpuid, cpuid_checked};
 
+/// Leaf, subleaf, register, and its bits' names.
+type Flags = (u32, u32, usize, &'static [(u8, &'static str)]);
+
 /// Names by leaf, subleaf, register (0 eax .. 3 edx) and bit, as Linux's `/proc/cpuinfo` spells them.
 #[rustfmt::skip]
-const FLAGS: &[(u32, u32, usize, &[(u8, &str)])] = &[
+const FLAGS: &[Flags] = &[
     (1, 0, 3, &[(0, "fpu"), (1, "vme"), (2, "de"), (3, "pse"), (4, "tsc"), (5, "msr"), (6, "pae"), (7, "mce"), (8, "cx8"),
         (9, "apic"), (11, "sep"), (12, "mtrr"), (13, "pge"), (14, "mca"), (15, "cmov"), (16, "pat"), (17, "pse36"),
         (19, "clflush"), (23, "mmx"), (24, "fxsr"), (25, "sse"), (26, "sse2"), (27, "ss"), (28, "ht")]),

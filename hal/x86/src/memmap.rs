@@ -50,10 +50,10 @@ pub fn sanitise(raw: &[RawRange], out: &mut [MemoryRange]) -> usize {
                 }
             }
         }
-        if let Some(kind) = here {
-            if !append(out, &mut count, at, next, kind) {
-                break;
-            }
+        if let Some(kind) = here
+            && !append(out, &mut count, at, next, kind)
+        {
+            break;
         }
         at = next;
     }
