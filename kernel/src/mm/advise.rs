@@ -7,6 +7,7 @@ use base::{Errno, Result};
 use hal_core::PAGE_SIZE;
 use hal_core::mmu::Pte;
 
+use super::map::check_cut;
 use super::space::AddressSpace;
 use super::table;
 use super::vma::{Prot, Vma, VmaFlags, page_range};
@@ -81,6 +82,7 @@ impl AddressSpace {
         if private_only && layout.regions.overlapping(range.clone()).any(|(_, vma)| !private(vma)) {
             return Err(Errno::EINVAL);
         }
+        check_cut(&layout, &range)?;
         layout.regions.update(range, |_, vma| vma.flags = (vma.flags | set) - clear);
         if covered { Ok(()) } else { Err(Errno::ENOMEM) }
     }
@@ -137,6 +139,7 @@ impl AddressSpace {
         if !layout.regions.covers(range.clone()) {
             return Err(Errno::ENOMEM);
         }
+        check_cut(&layout, &range)?;
         layout.regions.update(range.clone(), |_, vma| vma.flags.set(VmaFlags::LOCKED, lock));
         drop(layout);
         if lock {

@@ -21,6 +21,7 @@ impl AddressSpace {
     /// A copy of the space. Costs work for each page that is mapped and private; pages of files are left to the child's faults.
     /// `ENOMEM` when memory is out.
     pub fn fork(&self) -> Result<Arc<Self>> {
+        frame::check_room()?;
         let child = Self::new()?;
         child.limit.store(self.limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);

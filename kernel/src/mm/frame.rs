@@ -121,6 +121,9 @@ fn refill(purpose: Purpose) -> Option<u32> {
     }
     let Some(first) = first else {
         section::take(0, 1, |frame| first = Some(frame));
+        if purpose == Purpose::Kernel && nearly_out() {
+            shrink::note_shortage();
+        }
         return first;
     };
     for frame in first..first + BATCH as u32 {
@@ -270,6 +273,16 @@ pub unsafe fn copy(to: PhysAddr, from: PhysAddr) {
         core::arch::asm!("rep movsq", inout("rcx") PAGE_SIZE / 8 => _, inout("rdi") direct::<u8>(to) => _,
             inout("rsi") direct::<u8>(from) => _, options(nostack, preserves_flags));
     }
+}
+
+/// True if even the kernel's reserve is half used.
+pub fn nearly_out() -> bool {
+    section::free_frames() < RESERVE.load(Ordering::Relaxed) / 2
+}
+
+/// `ENOMEM` if a program has eaten all but the kernel's reserve: asked before the kernel makes objects on its behalf.
+pub fn check_room() -> base::Result<()> {
+    if allowed(Purpose::User, 0) || shrink::shrink(BATCH) > 0 { Ok(()) } else { Err(base::Errno::ENOMEM) }
 }
 
 /// Takes `get` work, and if memory is out, asks the shrinkers for some and tries again. May sleep: hold no lock.

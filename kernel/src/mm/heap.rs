@@ -1,7 +1,7 @@
 //! The kernel's heap: small objects by size class from slab pages, larger ones straight from the frames.
 //!
-//! Each CPU keeps free objects of each class, so that the common path takes no shared lock; interrupts are
-//! disabled around it, so that interrupt handlers may allocate and free. Objects are in the direct map and
+//! Each CPU keeps free objects of each class, so that the common path takes no shared lock. Interrupt handlers may allocate and
+//! free: one that interrupts the common path itself goes to the pages. Objects are in the direct map and
 //! physically contiguous, which DMA needs.
 //!
 //! A slab page's free objects are a list inside the page, its counters are in the frame's metadata: `refs` holds

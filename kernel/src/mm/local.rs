@@ -1,10 +1,10 @@
 //! Memory management's own data of each CPU: stocks of frames and of small heap objects.
 //!
-//! Touched by its CPU alone, with interrupts disabled ([`with`]); counts are read by others for statistics.
+//! Touched by its CPU alone ([`with`]), without a lock and with interrupts as they are; counts are read by others for statistics.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
 
-use base::sync::Once;
 use hal_core::cpu::{MAX_CPUS, irq_restore, irq_save};
 use hal_core::memory::direct;
 use hal_core::{PAGE_SIZE, PhysAddr, percpu};
@@ -32,23 +32,40 @@ pub struct Local {
     pub objects: [Objects; CLASSES],
 }
 
-const _: () = assert!(size_of::<Local>() <= PAGE_SIZE);
+/// What `PerCpu::kernel` points to.
+struct Slot {
+    /// True while [`with`] works: an interrupt handler that comes in between goes without.
+    busy: AtomicBool,
+    local: UnsafeCell<Local>,
+}
 
-static LOCAL: [AtomicPtr<Local>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+const _: () = assert!(size_of::<Slot>() <= PAGE_SIZE);
 
-/// Runs `work` on this CPU's data with interrupts disabled. `None` if there is no memory for that data.
+/// All CPUs' slots, for the statistics.
+static SLOTS: [AtomicPtr<Slot>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+
+/// Runs `work` on this CPU's data. `None` in an interrupt handler that came while the interrupted code was here, and if
+/// there is no memory for the data: the caller then does without the stock.
 #[inline]
 pub fn with<T>(work: impl FnOnce(&mut Local) -> T) -> Option<T> {
-    let irq = irq_save();
-    let mut local = LOCAL[percpu::cpu_id() % MAX_CPUS].load(Ordering::Relaxed);
-    if local.is_null() {
-        local = create();
+    // The kernel is not preempted, so this CPU stays this one; handlers run to their end before we go on.
+    let mut slot: *mut Slot = percpu::this().kernel.load(Ordering::Relaxed).cast();
+    if slot.is_null() {
+        slot = create();
     }
-    // SAFETY: the data is this CPU's alone; interrupts are disabled and no `work` comes here again: all of
-    // them only move numbers and pointers, or give frames back. So this is the only reference.
-    let result = unsafe { local.as_mut() }.map(work);
-    irq_restore(irq);
-    result
+    // SAFETY: null, or a slot, which is never freed.
+    let slot = unsafe { slot.as_ref() }?;
+    if slot.busy.load(Ordering::Relaxed) {
+        return None;
+    }
+    slot.busy.store(true, Ordering::Relaxed);
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: the data is this CPU's alone, and `busy` keeps its handlers out. No `work` comes here again: all of them only
+    // move numbers and pointers, or give frames back. So this is the only reference.
+    let result = work(unsafe { &mut *slot.local.get() });
+    compiler_fence(Ordering::SeqCst);
+    slot.busy.store(false, Ordering::Relaxed);
+    Some(result)
 }
 
 /// Makes the boot CPU's data.
@@ -58,34 +75,38 @@ pub fn init() {
 
 /// Called once per CPU, by its first allocation.
 #[cold]
-fn create() -> *mut Local {
+fn create() -> *mut Slot {
     let mut first = 0;
     if section::take(0, 1, |frame| first = frame) == 0 {
         return core::ptr::null_mut();
     }
-    // Opening a section may have allocated, and so have come here first.
-    let existing = LOCAL[percpu::cpu_id() % MAX_CPUS].load(Ordering::Relaxed);
-    if !existing.is_null() {
+    let irq = irq_save();
+    let place = &percpu::this().kernel;
+    let mut slot: *mut Slot = place.load(Ordering::Relaxed).cast();
+    if slot.is_null() {
+        slot = direct(PhysAddr(u64::from(first) * PAGE_SIZE as u64));
+        // SAFETY: a frame just allocated; all-zero is a valid slot (not busy, no frames, no objects).
+        unsafe { frame::zero(slot.cast(), 1) };
+        place.store(slot.cast(), Ordering::Relaxed);
+        SLOTS[percpu::cpu_id() % MAX_CPUS].store(slot, Ordering::Release);
+        irq_restore(irq);
+    } else {
+        // Opening a section, or an interrupt handler, allocated and so came here first.
+        irq_restore(irq);
         section::give(0, &[first]);
-        return existing;
     }
-    let local: *mut Local = direct(PhysAddr(u64::from(first) * PAGE_SIZE as u64));
-    // SAFETY: a frame just allocated; all-zero is a valid `Local` (no frames, no objects).
-    unsafe { frame::zero(local.cast(), 1) };
-    LOCAL[percpu::cpu_id() % MAX_CPUS].store(local, Ordering::Release);
-    local
+    slot
 }
 
 /// Frames in the stocks of all CPUs.
 pub fn stocked_frames() -> usize {
-    static COUNT: Once<usize> = Once::new();
-    let cpus = *COUNT.call_once(|| hal_core::platform().cpu().count());
-    LOCAL[..cpus.min(MAX_CPUS)]
+    let cpus = hal_core::platform().cpu().count().min(MAX_CPUS);
+    SLOTS[..cpus]
         .iter()
-        .map(|local| {
-            let local = local.load(Ordering::Acquire);
-            // SAFETY: null, or data that is never freed; only its atomic count is read.
-            unsafe { local.as_ref() }.map_or(0, |l| l.frame_count.load(Ordering::Relaxed) as usize)
+        .map(|slot| {
+            let slot = slot.load(Ordering::Acquire);
+            // SAFETY: null, or a slot that is never freed; only its atomic count is read, by its address.
+            unsafe { slot.as_ref().map_or(0, |slot| (*slot.local.get()).frame_count.load(Ordering::Relaxed) as usize) }
         })
         .sum()
 }

@@ -120,6 +120,7 @@ impl AddressSpace {
         }
         let vma =
             Vma { prot: map.prot, max_prot: map.max_prot, flags: map.flags, backing: map.backing, name: map.name };
+        frame::check_room()?;
         let mut layout = self.layout.write();
         let mut removed = Vec::new();
         let range = match wanted {
@@ -175,6 +176,7 @@ impl AddressSpace {
 
     /// Removes regions and their pages. The caller drops what is returned after it has unlocked.
     pub(super) fn remove(&self, layout: &mut Layout, range: &Range<usize>) -> Result<Vec<(Range<usize>, Vma)>> {
+        check_cut(layout, range)?;
         self.split_edges(range).map_err(|_| Errno::ENOMEM)?;
         let removed = layout.regions.remove(range.clone());
         if removed.is_empty() {
@@ -242,6 +244,15 @@ impl AddressSpace {
         layout.regions.insert(range, heap);
         true
     }
+}
+
+/// `ENOMEM` if a change of `range` would cut regions and there may not be more of them.
+pub(super) fn check_cut(layout: &Layout, range: &Range<usize>) -> Result<()> {
+    let cuts = |at| layout.regions.find(at).is_some_and(|(region, _)| region.start < at);
+    if !cuts(range.start) && !cuts(range.end) {
+        return Ok(());
+    }
+    if layout.regions.len() + 2 > MAX_REGIONS || frame::nearly_out() { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 
 /// A place for `len` bytes: at the hint if that is free, else near the top.

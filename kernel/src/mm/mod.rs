@@ -44,7 +44,7 @@ pub use remap::RemapFlags;
 pub use space::AddressSpace;
 pub use vma::{Backing, Name, Prot, USER_END, VmaFlags};
 
-pub use shrink::register_shrinker;
+pub use shrink::{register_shrinker, take_shortage};
 
 use hal_core::BootInfo;
 

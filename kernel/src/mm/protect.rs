@@ -9,6 +9,7 @@ use hal_core::mmu::{Pte, PteFlags};
 use hal_core::{PAGE_SIZE, PhysAddr, platform};
 
 use super::frame;
+use super::map::check_cut;
 use super::space::AddressSpace;
 use super::table::{self, CACHED, ENTRIES, HUGE_SIZE};
 use super::vma::{Prot, Vma, VmaFlags, page_range};
@@ -28,6 +29,7 @@ impl AddressSpace {
         if layout.regions.overlapping(range.clone()).any(|(_, vma)| !vma.max_prot.contains(prot)) {
             return Err(Errno::EACCES);
         }
+        check_cut(&layout, &range)?;
         self.split_edges(&range).map_err(|_| Errno::ENOMEM)?;
         if prot.is_empty() {
             self.split_all(&range).map_err(|_| Errno::ENOMEM)?;

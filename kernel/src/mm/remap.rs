@@ -8,6 +8,7 @@ use hal_core::mmu::Pte;
 use hal_core::{PAGE_SIZE, VirtAddr, platform};
 use mm_core::region::Region;
 
+use super::frame;
 use super::map::place;
 use super::space::{AddressSpace, Layout};
 use super::table::{self, HUGE_SIZE};
@@ -55,6 +56,7 @@ impl AddressSpace {
         } else {
             None
         };
+        frame::check_room()?;
         let mut removed = Vec::new();
         let mut layout = self.layout.write();
         let result = self.remap_locked(&mut layout, from, new_len, flags, to, &mut removed);

@@ -20,7 +20,7 @@ const RW: Prot = Prot::READ.union(Prot::WRITE);
 
 /// Runs everything; interrupts enabled, on a kernel stack, nothing of the application's running.
 pub fn run() {
-    let checks: [(&str, fn()); 13] = [
+    let checks: [(&str, fn()); 14] = [
         ("frames", frames),
         ("heap", small_objects),
         ("anonymous memory", anonymous),
@@ -33,6 +33,7 @@ pub fn run() {
         ("advice and brk", advice),
         ("stacks", stacks),
         ("user memory", user_memory),
+        ("memory runs out", out_of_memory),
         ("threads in parallel", super::stress::run),
     ];
     for (name, check) in checks {
@@ -448,4 +449,26 @@ fn user_memory() {
     assert_eq!(user::read_cstr(at, 100).as_deref(), Ok(&b"hello"[..]));
     assert_eq!(user::read_cstr(at, 3), Err(Errno::ENAMETOOLONG));
     sched::current().set_space(None);
+}
+
+fn out_of_memory() {
+    let total = frame::stats().total;
+    if total > (1 << 30) / PAGE_SIZE {
+        log::warn!("selftest mm: memory runs out: not run, takes too long with more than 1 GiB");
+        return;
+    }
+    let space = AddressSpace::new().unwrap();
+    assert_eq!(space.map(Map::anonymous((total + 1) * PAGE_SIZE, RW)), Err(Errno::ENOMEM), "more than there is");
+    let map = Map { flags: VmaFlags::NORESERVE, ..Map::anonymous(2 * total * PAGE_SIZE, RW) };
+    let at = space.map(map).unwrap();
+    let failed = (0..2 * total).find(|page| touch(&space, at + page * PAGE_SIZE, true).is_err()).expect("an end");
+    assert_eq!(touch(&space, at + failed * PAGE_SIZE, true), Err(Fault::OUT_OF_MEMORY));
+    assert!(failed > total / 2, "{failed} of {total} pages could be used");
+    // The kernel still has its reserve, and other calls fail as they should.
+    drop(alloc::vec![1u8; 3 * PAGE_SIZE]);
+    assert!(matches!(space.fork().map(drop), Err(Errno::ENOMEM)));
+    assert_eq!(get(&space, at), 0);
+    // A little given back is a little to use.
+    space.unmap(at + PAGE_SIZE, 64 * PAGE_SIZE).unwrap();
+    touch(&space, at + failed * PAGE_SIZE, true).unwrap();
 }

@@ -12,6 +12,7 @@ use hal_core::cpu::PageFault;
 use hal_core::{PAGE_SIZE, VirtAddr};
 
 use super::access::{self, Sleep};
+use super::shrink;
 use super::space::AddressSpace;
 use super::vma::USER_END;
 
@@ -194,8 +195,16 @@ pub fn fault_in(addr: usize, write: bool) -> bool {
 pub(super) fn kernel_fault(fault: &PageFault, ip: u64) -> Option<u64> {
     let (fixup, sleep) = access::find_fixup(ip)?;
     let at = fault.address.0 as usize;
-    if sleep == Sleep::May && at < USER_END && AddressSpace::loaded().is_some_and(|space| space.fault(fault).is_ok()) {
-        return Some(ip);
+    if sleep == Sleep::May
+        && at < USER_END
+        && let Some(space) = AddressSpace::loaded()
+    {
+        match space.fault(fault) {
+            Ok(()) => return Some(ip),
+            // The call fails with EFAULT; before the program sees that, memory must be found.
+            Err(bad) if bad.is_out_of_memory() => shrink::note_shortage(),
+            Err(_) => {}
+        }
     }
     Some(fixup)
 }

@@ -8,7 +8,7 @@ use hal_core::{UserContext, percpu};
 
 use super::exit;
 use super::signal::{self, SigInfo, code};
-use crate::mm::user;
+use crate::mm::{self, user};
 use crate::sched::{self, Thread};
 use crate::syscall;
 
@@ -62,6 +62,9 @@ fn run(thread: &'static Thread) -> ! {
 #[cold]
 fn attend(thread: &Thread, context: &mut UserContext) {
     sched::attend();
+    if mm::take_shortage() {
+        super::oom::out_of_memory();
+    }
     if thread.interrupted() {
         signal::deliver(context, None);
     }

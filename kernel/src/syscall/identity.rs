@@ -249,7 +249,8 @@ fn capset(args: &Args) -> Result<u64> {
         inheritable |= u64::from(words[2]) << (32 * half);
     }
     own.change_credentials(|cred| {
-        let most_inheritable = cred.inheritable | if cred.capable(cap::SETPCAP) { cred.bounding } else { cred.permitted };
+        let most_inheritable =
+            cred.inheritable | if cred.capable(cap::SETPCAP) { cred.bounding } else { cred.permitted };
         if permitted & !cred.permitted != 0 || effective & !permitted != 0 || inheritable & !most_inheritable != 0 {
             return Err(Errno::EPERM);
         }

@@ -252,14 +252,7 @@ fn sched_getattr(args: &Args) -> Result<u64> {
     let (policy, priority) = policy_of(&thread);
     let flags = u32::from(policy & RESET_ON_FORK != 0);
     let mut words = [0u32; 12];
-    words[..6].copy_from_slice(&[
-        ATTR_SIZE,
-        policy & !RESET_ON_FORK,
-        flags,
-        0,
-        thread.nice() as u32,
-        priority as u32,
-    ]);
+    words[..6].copy_from_slice(&[ATTR_SIZE, policy & !RESET_ON_FORK, flags, 0, thread.nice() as u32, priority as u32]);
     user::write(args.usize(1), &words).map(|()| 0)
 }
 

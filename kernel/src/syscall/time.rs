@@ -25,7 +25,11 @@ pub fn cpu_clock(id: i32) -> Result<Clock> {
     if per_thread {
         let tid = if pid == 0 { sched::current().tid } else { pid as u32 };
         let thread = ids::thread(tid).ok_or(Errno::EINVAL)?;
-        return if thread.process().is_some_and(|p| p.pid == own.pid) { Ok(Clock::Thread(tid)) } else { Err(Errno::EINVAL) };
+        return if thread.process().is_some_and(|p| p.pid == own.pid) {
+            Ok(Clock::Thread(tid))
+        } else {
+            Err(Errno::EINVAL)
+        };
     }
     if pid != 0 && pid as u32 != own.pid {
         return Err(Errno::EINVAL);

@@ -169,11 +169,7 @@ pub fn send_group(group: u32, info: SigInfo, check: bool) -> Result<()> {
 }
 
 /// Sends to each; succeeds if one was reached.
-pub fn send_all(
-    targets: impl Iterator<Item = Arc<Process>>,
-    info: SigInfo,
-    check: bool,
-) -> Result<()> {
+pub fn send_all(targets: impl Iterator<Item = Arc<Process>>, info: SigInfo, check: bool) -> Result<()> {
     let mut result = Err(Errno::ESRCH);
     for target in targets {
         let sent = if check { may_signal(&target, info.signo) } else { Ok(()) };
