@@ -1,6 +1,7 @@
 //! The disk (virtio 1.2, section 5.2): many requests in flight on one queue per CPU; what finds its queue full
 //! waits here. Completions run in `poll`, which the kernel calls after the interrupt.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -10,7 +11,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use hal_core::device::{BlockCaps, BlockDevice, BlockOp, Completion, Dma, check_request};
 use hal_core::interrupt::Handler;
 use hal_core::memory::phys_of;
-use hal_core::{Error, Result};
+use hal_core::{Error, PhysAddr, Result};
 
 use crate::dma::DmaArea;
 use crate::lock::Lock;
@@ -83,12 +84,12 @@ struct DiscardRange {
 struct Command {
     header: Header,
     range: Option<DiscardRange>,
-    pieces: Vec<Piece>,
 }
 
-/// A request on its way in, or waiting for room.
+/// A request that waits for room.
 struct Request {
     command: Command,
+    pieces: Box<[Piece]>,
     done: Completion,
 }
 
@@ -188,17 +189,10 @@ impl Block {
         };
         let outcome = Arc::new(spin::Once::new());
         let told = outcome.clone();
-        let command = Command {
-            header: Header { kind: T_GET_ID, reserved: 0, sector: 0 },
-            range: None,
-            pieces: alloc::vec![Piece { address: area.phys(0), len: ID_LEN as u32, writable: true }],
-        };
-        self.enqueue(Request {
-            command,
-            done: alloc::boxed::Box::new(move |result| {
-                told.call_once(|| result);
-            }),
-        });
+        let command = Command { header: Header { kind: T_GET_ID, reserved: 0, sector: 0 }, range: None };
+        let place = Piece { address: area.phys(0), len: ID_LEN as u32, writable: true };
+        let done = Box::new(move |result| _ = told.call_once(|| result));
+        self.enqueue(command, core::iter::once(place), done);
         // `area` is never freed, so an answer that comes too late does no harm.
         let answered = wait_for(1_000_000_000, || {
             self.poll();
@@ -213,15 +207,26 @@ impl Block {
     }
 
     /// Puts a request on this CPU's queue, or in line behind those that wait there.
-    fn enqueue(&self, request: Request) {
+    fn enqueue(&self, command: Command, pieces: impl Iterator<Item = Piece>, done: Completion) {
         let index = crate::this_cpu() % self.queues.len();
         let mut queue = self.queues[index].lock();
         if self.failed.load(Ordering::Acquire) {
             drop(queue);
-            return (request.done)(Err(Error::Gone));
+            return done(Err(Error::Gone));
         }
-        queue.waiting.push_back(request);
-        if queue.start_waiting() {
+        queue.scratch.clear();
+        // The header's place, which is known when the request gets on the ring.
+        queue.scratch.push(Piece { address: PhysAddr(0), len: 0, writable: false });
+        queue.scratch.extend(pieces);
+        let needed = queue.scratch.len() + 1 + usize::from(command.range.is_some());
+        if queue.waiting.is_empty() && queue.ring.has_room(needed) && queue.ring.broken().is_none() {
+            queue.add(&command, done);
+        } else {
+            let pieces = queue.scratch.as_slice().into();
+            queue.waiting.push_back(Request { command, pieces, done });
+            queue.start_waiting();
+        }
+        if queue.ring.publish() {
             self.transport.notify(index as u16);
         }
     }
@@ -229,33 +234,28 @@ impl Block {
     /// Takes finished requests of a queue and starts waiting ones; the completions run without the lock.
     fn poll_queue(&self, index: usize) {
         loop {
-            let mut batch: [Option<(Completion, u8)>; 16] = [const { None }; 16];
-            let mut count = 0;
             let mut queue = self.queues[index].lock();
-            while count < batch.len()
-                && let Some((request, _)) = queue.ring.pop()
-            {
+            if let Some((request, _)) = queue.ring.pop() {
                 let status = queue.cells.byte(CELL * usize::from(request.cell) + CELL_STATUS);
-                batch[count] = Some((request.done, status));
-                count += 1;
-            }
-            let broken = queue.ring.broken();
-            if broken.is_none() && queue.start_waiting() {
-                self.transport.notify(index as u16);
-            }
-            let more = queue.ring.enable_interrupts();
-            drop(queue);
-            for (done, status) in batch.into_iter().flatten() {
-                done(match status {
+                drop(queue);
+                (request.done)(match status {
                     S_OK => Ok(()),
                     S_UNSUPPORTED => Err(Error::Unsupported),
                     _ => Err(Error::Device("the disk reports an error")),
                 });
+                continue;
             }
-            if let Some(why) = broken {
+            if let Some(why) = queue.ring.broken() {
+                drop(queue);
                 return self.fail(why);
             }
-            if !more {
+            if !queue.waiting.is_empty() {
+                queue.start_waiting();
+                if queue.ring.publish() {
+                    self.transport.notify(index as u16);
+                }
+            }
+            if !queue.ring.enable_interrupts() {
                 return;
             }
         }
@@ -314,10 +314,6 @@ impl Block {
         if !fits {
             return Err(Error::Invalid);
         }
-        let pieces = buffers
-            .iter()
-            .map(|b| Piece { address: phys_of(b.address as *const u8), len: b.len as u32, writable: kind == T_IN })
-            .collect();
         Ok(Command {
             header: Header {
                 kind,
@@ -326,51 +322,52 @@ impl Block {
                 sector: if moves_data { position / SECTOR } else { 0 },
             },
             range,
-            pieces,
         })
     }
 }
 
 impl Queue {
-    /// Moves waiting requests to the ring; true if the device wants to be notified.
-    fn start_waiting(&mut self) -> bool {
+    /// Moves waiting requests to the ring, which the caller then publishes.
+    fn start_waiting(&mut self) {
         while let Some(request) = self.waiting.front() {
-            let command = &request.command;
-            let pieces = command.pieces.len() + 2 + usize::from(command.range.is_some());
-            if self.ring.broken().is_some() || !self.ring.has_room(pieces) {
-                break;
+            let needed = request.pieces.len() + 1 + usize::from(request.command.range.is_some());
+            if self.ring.broken().is_some() || !self.ring.has_room(needed) {
+                return;
             }
             let Some(request) = self.waiting.pop_front() else {
-                break;
+                return;
             };
-            self.add(request);
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&request.pieces);
+            self.add(&request.command, request.done);
         }
-        self.ring.publish()
     }
 
-    /// Puts a request, for which there is room, on the ring.
-    fn add(&mut self, request: Request) {
+    /// Puts a request, for which there is room, on the ring. Its pieces are in `scratch`, behind a place for the
+    /// header's.
+    fn add(&mut self, command: &Command, done: Completion) {
         let number = self.ring.next_head();
         let cell = CELL * usize::from(number);
-        self.cells.put(cell, request.command.header);
+        self.cells.put(cell, command.header);
         self.cells.put(cell + CELL_STATUS, S_NONE);
-        let piece = |offset, len, writable| Piece { address: self.cells.phys(cell + offset), len, writable };
-        self.scratch.clear();
-        self.scratch.push(piece(0, size_of::<Header>() as u32, false));
-        if let Some(range) = request.command.range {
-            self.cells.put(cell + CELL_RANGE, range);
-            let len = size_of::<DiscardRange>() as u32;
-            self.scratch.push(piece(CELL_RANGE, len, false));
+        let piece =
+            |offset, len, writable| Piece { address: self.cells.phys(cell + offset), len: len as u32, writable };
+        if let Some(first) = self.scratch.first_mut() {
+            *first = piece(0, size_of::<Header>(), false);
         }
-        self.scratch.extend_from_slice(&request.command.pieces);
+        if let Some(range) = command.range {
+            self.cells.put(cell + CELL_RANGE, range);
+            // A discard has no pieces of its own.
+            self.scratch.push(piece(CELL_RANGE, size_of::<DiscardRange>(), false));
+        }
         self.scratch.push(piece(CELL_STATUS, 1, true));
-        let token = InFlight { cell: number, done: request.done };
+        let token = InFlight { cell: number, done };
         // SAFETY: the caller of `submit` keeps the buffers valid until `done` runs, which happens after the pop,
         // or after the reset in `fail`; the cells live for ever and no other request in flight has this one.
         let added = unsafe { self.ring.add(&self.scratch, token) };
-        // The room was looked at by the caller.
+        // The room was looked at by the caller, but a broken ring takes nothing.
         if let Err(token) = added {
-            (token.done)(Err(Error::Exhausted));
+            (token.done)(Err(Error::Gone));
         }
     }
 }
@@ -385,7 +382,15 @@ impl BlockDevice for Block {
             return done(Ok(()));
         }
         match self.translate(op, position, buffers) {
-            Ok(command) => self.enqueue(Request { command, done }),
+            Ok(command) => {
+                let writable = command.header.kind == T_IN;
+                let pieces = buffers.iter().map(|b| Piece {
+                    address: phys_of(b.address as *const u8),
+                    len: b.len as u32,
+                    writable,
+                });
+                self.enqueue(command, pieces, done);
+            }
             Err(error) => done(Err(error)),
         }
     }
