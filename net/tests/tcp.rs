@@ -51,9 +51,14 @@ fn refuses_and_times_out() {
     assert_eq!(client.take_error(), Some(Errno::ECONNREFUSED));
     let client = world.tcp(1);
     assert_eq!(client.connect(at("192.168.1.1", 81)), Err(Errno::ENETUNREACH));
+    // A full backlog: the SYN is passed over again and again.
     let listener = world.listen(0, at("0.0.0.0", 80));
-    world.connect(&listener, at("10.0.0.1", 80)); // so that the neighbour is known
-    world.weather(Weather { lose: 100, ..CALM });
+    listener.listen(1).unwrap();
+    let first = world.tcp(1);
+    assert_eq!(first.connect(at("10.0.0.1", 80)), Err(Errno::EINPROGRESS));
+    world.run(SECOND);
+    assert_eq!(first.connect(at("10.0.0.1", 80)), Ok(()));
+    assert_eq!(first.connect(at("10.0.0.1", 80)), Err(Errno::EISCONN));
     let client = world.tcp(1);
     assert_eq!(client.connect(at("10.0.0.1", 80)), Err(Errno::EINPROGRESS));
     assert!(world.run_until(300 * SECOND, || client.poll().contains(Events::ERR)));
