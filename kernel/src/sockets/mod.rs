@@ -1,1 +1,96 @@
 //! Sockets: the network stack, AF_UNIX and netlink behind file descriptors.
+//!
+//! What lives here is Linux's view of a socket: addresses, messages, control data, options. Protocols are the `net`
+//! crate's. The system calls are in `syscall::socket`.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod control;
+mod env;
+pub mod file;
+mod inet;
+mod ioctl;
+pub mod message;
+mod netlink;
+mod options;
+pub mod proc;
+mod unix;
+
+use alloc::sync::Arc;
+
+use base::{Errno, Once, Result};
+use net::config::{Config4, Config6};
+
+pub use file::SocketFile;
+
+static STACK: Once<Arc<net::Stack>> = Once::new();
+
+/// The network stack. It has the loopback interface from the first use on.
+pub fn stack() -> &'static Arc<net::Stack> {
+    STACK.call_once(env::new_stack)
+}
+
+/// Gives the network interfaces to the stack and starts to configure them: the first as the command line says (`ip=`,
+/// `ip6=`), the others by DHCP and SLAAC. Returns at once; addresses from the network come later.
+pub fn init(v4: &Config4, v6: &Config6) {
+    let stack = stack();
+    for (number, interface) in crate::devices::net::attach(stack).iter().enumerate() {
+        if number == 0 {
+            stack.configure(interface, v4, v6);
+        } else {
+            stack.configure(interface, &Config4::Dhcp, &Config6::Auto);
+        }
+    }
+}
+
+/// Address families (linux/socket.h).
+pub mod family {
+    /// None.
+    pub const UNSPEC: u16 = 0;
+    /// Local.
+    pub const UNIX: u16 = 1;
+    /// IPv4.
+    pub const INET: u16 = 2;
+    /// IPv6.
+    pub const INET6: u16 = 10;
+    /// Netlink.
+    pub const NETLINK: u16 = 16;
+    /// Packets on a link.
+    pub const PACKET: u16 = 17;
+}
+
+/// Socket types (linux/net.h).
+pub mod kind {
+    /// A byte stream.
+    pub const STREAM: i32 = 1;
+    /// Datagrams.
+    pub const DGRAM: i32 = 2;
+    /// IP packets.
+    pub const RAW: i32 = 3;
+    /// Datagrams over a connection.
+    pub const SEQPACKET: i32 = 5;
+}
+
+/// Makes a socket of the current thread's process. Errors as socket(2).
+pub fn create(domain: i32, kind: i32, protocol: i32, nonblocking: bool) -> Result<Arc<SocketFile>> {
+    if !(0..=0xffff).contains(&domain) {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    let what = match domain as u16 {
+        family::UNIX => unix::create(kind, protocol)?,
+        family::INET | family::INET6 => inet::create(domain as u16, kind, protocol)?,
+        family::NETLINK => netlink::create(kind, protocol)?,
+        _ => return Err(Errno::EAFNOSUPPORT),
+    };
+    Ok(SocketFile::new(what, domain as u16, kind, protocol, nonblocking))
+}
+
+/// Makes two connected sockets. Errors as socketpair(2).
+pub fn pair(domain: i32, kind: i32, protocol: i32, nonblocking: bool) -> Result<[Arc<SocketFile>; 2]> {
+    if domain != i32::from(family::UNIX) {
+        create(domain, kind, protocol, false)?;
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let ends = unix::pair(kind, protocol)?;
+    Ok(ends.map(|end| SocketFile::new(end, family::UNIX, kind, protocol, nonblocking)))
+}
