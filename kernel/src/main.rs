@@ -20,4 +20,5 @@ mod files;
 mod mm;
 mod process;
 mod sched;
+mod sockets;
 mod syscall;

@@ -213,9 +213,7 @@ impl SocketFile {
         match &self.kind {
             Kind::Tcp(tcp) => inet::receive_tcp(tcp, out, flags),
             Kind::Udp(udp) => inet::receive_udp(self, udp, out, flags),
-            Kind::Unix(unix) => {
-                unix.receive(out, flags, self.extra.pass_credentials.load(Ordering::Relaxed))
-            }
+            Kind::Unix(unix) => unix.receive(out, flags, self.extra.pass_credentials.load(Ordering::Relaxed)),
             Kind::Netlink(netlink) => netlink.receive(out, flags),
         }
     }

@@ -12,7 +12,7 @@ mod inet;
 mod ioctl;
 pub mod message;
 mod netlink;
-mod options;
+pub mod options;
 pub mod proc;
 mod unix;
 

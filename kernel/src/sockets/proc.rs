@@ -22,7 +22,8 @@ fn hex(e: Endpoint, v6: bool) -> String {
     s
 }
 
-const HEADER: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+const HEADER: &str =
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 
 fn line(s: &mut String, number: usize, ends: (Endpoint, Endpoint), v6: bool, state: u8, queues: (usize, usize)) {
     let _ = writeln!(
@@ -156,7 +157,8 @@ pub fn if_inet6() -> String {
                 0
             };
             let flags = if a.dynamic { 0 } else { 0x80 };
-            let _ = writeln!(s, " {:02x} {:02x} {scope:02x} {flags:02x} {:>8}", interface.index, a.prefix, interface.name);
+            let _ =
+                writeln!(s, " {:02x} {:02x} {scope:02x} {flags:02x} {:>8}", interface.index, a.prefix, interface.name);
         }
     }
     s

@@ -156,11 +156,7 @@ impl Netlink {
     pub fn receive(&self, out: &mut Out<'_>, flags: Flags) -> Result<Received> {
         let message = {
             let mut inner = self.inner.lock();
-            if flags.contains(Flags::PEEK) {
-                inner.queue.front().cloned()
-            } else {
-                inner.queue.pop_front()
-            }
+            if flags.contains(Flags::PEEK) { inner.queue.front().cloned() } else { inner.queue.pop_front() }
         }
         .ok_or(Errno::EAGAIN)?;
         let mut moved = 0;

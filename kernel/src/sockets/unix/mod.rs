@@ -40,7 +40,10 @@ pub(super) struct Message {
 
 enum State {
     Idle,
-    Listening { backlog: usize, ready: VecDeque<Arc<Unix>> },
+    Listening {
+        backlog: usize,
+        ready: VecDeque<Arc<Unix>>,
+    },
     /// A stream's or sequenced-packet socket's other end.
     Connected(Arc<Unix>),
     /// Where a datagram socket sends to.
@@ -401,7 +404,13 @@ impl Unix {
                 return if ready.is_empty() { events } else { events | Events::IN | Events::RDNORM };
             }
             State::Gone => {
-                return events | Events::IN | Events::RDNORM | Events::OUT | Events::WRNORM | Events::HUP | Events::RDHUP;
+                return events
+                    | Events::IN
+                    | Events::RDNORM
+                    | Events::OUT
+                    | Events::WRNORM
+                    | Events::HUP
+                    | Events::RDHUP;
             }
             State::Idle if self.is_datagram() => return events | Events::OUT | Events::WRNORM,
             State::Idle => return events | Events::OUT | Events::WRNORM | Events::HUP,

@@ -59,7 +59,9 @@ impl Unix {
                 _ => return Err(Errno::ENOTCONN),
             }
         };
-        if self.is_stream() { self.send_stream(&peer, limit, input, control) } else {
+        if self.is_stream() {
+            self.send_stream(&peer, limit, input, control)
+        } else {
             let len = input.remaining();
             if len > limit {
                 return Err(Errno::EMSGSIZE);
