@@ -186,6 +186,12 @@ pub trait File: Send + Sync {
         None
     }
 
+    /// Opens the object anew, as `/proc/self/fd/N` does for files without a path. `ENXIO` if that makes no sense.
+    fn reopen(&self, flags: OpenFlags) -> Result<Arc<dyn File>> {
+        let _ = flags;
+        Err(Errno::ENXIO)
+    }
+
     /// What `/proc/PID/fd/N` shows for files without a path, such as `pipe:[7]`.
     fn describe(&self) -> alloc::string::String {
         alloc::string::String::from("anon_inode:[file]")

@@ -35,6 +35,7 @@ extern "Rust" fn kernel_main(info: &'static BootInfo) -> ! {
 
     let text = core::str::from_utf8(info.command_line).unwrap_or("");
     devices::init(text);
+    files::system::set_kernel_command_line(text);
     chart::mark("devices");
 
     if let Some(what) = line.selftest {

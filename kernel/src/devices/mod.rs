@@ -7,6 +7,7 @@ pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod entropy;
+pub mod module;
 pub mod net;
 pub mod selftest;
 

@@ -4,12 +4,21 @@
 
 mod context;
 pub mod controlling;
+pub mod dev;
 pub mod epoll;
 pub mod eventfd;
+pub mod locks;
+pub mod memfd;
+pub mod mount;
+pub mod net_files;
 pub mod pipe;
+pub mod proc;
 pub mod pty;
 pub mod root;
 pub mod stdio;
+pub mod signalfd;
+pub mod sysfs;
+pub mod system;
 mod table;
 pub mod timerfd;
 pub mod tty;
@@ -20,6 +29,7 @@ use base::{Errno, Result};
 use fs::{Credentials, File, Path};
 
 pub use context::FsContext;
+pub use system::{build_version, hostname, kernel_command_line, release, set_hostname};
 pub use table::{FdTable, MAX_FD};
 
 use crate::process::limits::resource;
@@ -60,8 +70,17 @@ pub fn close_fd(fd: i32) -> Result<()> {
     Ok(())
 }
 
+/// Gives the running thread a table of its own (`CLONE_FILES` undone).
+pub fn unshare_table() -> Result<()> {
+    let own = with_table(|table| Ok(table.duplicate()))?;
+    let old = sched::current().ext.files.replace(Some(own));
+    drop(old);
+    Ok(())
+}
+
 /// What goes with a descriptor besides its reference; its number is free already.
 pub fn closed(file: &Arc<dyn File>) {
+    locks::closed(file);
     file.descriptor_closed();
 }
 

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -109,6 +110,30 @@ impl Pipe {
     /// Bytes waiting to be read.
     pub fn len(&self) -> usize {
         self.ring.lock().bytes
+    }
+
+    /// Bytes that a write would take now, at least. `EPIPE` without a reader, `EAGAIN` if there is no room.
+    pub fn room(&self) -> Result<usize> {
+        if self.readers.load(Ordering::SeqCst) == 0 {
+            return Err(Errno::EPIPE);
+        }
+        let free = self.pages.load(Ordering::Relaxed).saturating_sub(self.ring.lock().pieces.len());
+        if free == 0 { Err(Errno::EAGAIN) } else { Ok(free * FRAME_SIZE) }
+    }
+
+    /// Copies up to `most` bytes without taking them (`tee`). `EAGAIN` if there are none; nothing at the end.
+    pub fn peek(&self, most: usize) -> Result<Vec<u8>> {
+        let ring = self.ring.lock();
+        if ring.bytes == 0 {
+            return if self.writers.load(Ordering::SeqCst) == 0 { Ok(Vec::new()) } else { Err(Errno::EAGAIN) };
+        }
+        let mut data = alloc::vec![0; most.min(ring.bytes)];
+        let mut done = 0;
+        for piece in &ring.pieces {
+            let end = data.len().min(done + piece.end - piece.start);
+            done += piece.frame.read(piece.start, &mut data[done..end]);
+        }
+        Ok(data)
     }
 
     fn has_room(&self, ring: &Ring) -> bool {
@@ -361,6 +386,10 @@ impl File for PipeEnd {
             btime: self.pipe.created,
             ..Stat::default()
         })
+    }
+
+    fn reopen(&self, flags: OpenFlags) -> Result<Arc<dyn File>> {
+        self.pipe.open(flags)
     }
 
     fn describe(&self) -> String {

@@ -4,50 +4,14 @@
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 
-use base::{Frame, Result};
+use base::Result;
 use fs::Path;
 use fs::erofs::{Erofs, Image};
 use fs::tmpfs::TmpFs;
 use fs::types::OpenFlags;
 
-use crate::devices::block::{self, Disk};
-use crate::mm;
-
-/// Bytes in a page.
-const PAGE: u64 = 4096;
-
-/// The image on a disk.
-struct DiskImage(Arc<Disk>);
-
-impl Image for DiskImage {
-    fn len(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn pages(&self, first: u64, count: u64, put: &mut dyn FnMut(u64, Frame)) -> Result<()> {
-        self.0.read_frames(first, count, put)
-    }
-}
-
-/// The image in a boot module's memory, which stays reserved.
-struct ModuleImage(&'static [u8]);
-
-impl Image for ModuleImage {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn pages(&self, first: u64, count: u64, put: &mut dyn FnMut(u64, Frame)) -> Result<()> {
-        // Copies: a frame that is handed over becomes the reader's own.
-        for index in first..first + count {
-            let frame = Frame::zeroed()?;
-            let start = usize::try_from(index * PAGE).unwrap_or(usize::MAX);
-            frame.write(0, self.0.get(start..).unwrap_or(&[]));
-            put(index, frame);
-        }
-        Ok(())
-    }
-}
+use crate::devices::block;
+use crate::devices::module::ModuleImage;
 
 /// Where the image is.
 pub enum Source {
@@ -67,16 +31,16 @@ pub fn mount(source: Source) -> Result<Path, String> {
     let (image, name): (Arc<dyn Image>, &str) = match source {
         Source::Disk => {
             let disk = block::disks().first().ok_or("there is no disk (give -drive, or root=module)")?;
-            (Arc::new(DiskImage(disk.clone())), "the first disk")
+            (disk.clone(), "the first disk")
         }
-        Source::Module(bytes) => (Arc::new(ModuleImage(bytes)), "the boot module"),
+        Source::Module(bytes) => {
+            let image = ModuleImage::new(bytes).ok_or("the boot module does not start at a page")?;
+            (Arc::new(image), "the boot module")
+        }
     };
     let lower = Erofs::mount(image).map_err(|error| alloc::format!("{name}: {error}"))?;
-    mm::register_shrinker(|pages| fs::tmpfs::reclaim(pages));
-    // Half of the memory, in pages, as a tmpfs of Linux.
-    let limit = mm::frame::stats().total as u64 / 2;
-    let root = fs::vfs::root_mount(TmpFs::over(lower, limit), "overlay");
-    Ok(root)
+    super::mount::set_up(TmpFs::over(lower, super::mount::memory_share()), "overlay")
+        .map_err(|error| alloc::format!("{name}: the root's own directories cannot be made: {error}"))
 }
 
 /// The image's own command line (docs/command-line.md, section 2), if it has one.

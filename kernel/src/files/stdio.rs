@@ -91,6 +91,14 @@ pub fn open(options: &Options) -> Result<Arc<FdTable>> {
     Ok(table)
 }
 
+/// Opens /dev/console: the terminal, or a stream in the direction that is asked for.
+pub fn reopen(flags: OpenFlags) -> Arc<dyn File> {
+    match TERMINAL.get() {
+        Some(tty) => TtyFile::new(tty, flags, None),
+        None => Arc::new(Stream::with(if flags.writable() { b'1' } else { 0 }, flags)),
+    }
+}
+
 /// Writes to a channel; returns the bytes taken.
 fn send(channel: u8, bytes: &[u8]) -> usize {
     let mut current = CHANNEL.lock();
@@ -213,6 +221,10 @@ struct Stream {
 impl Stream {
     fn new(channel: u8) -> Self {
         let flags = if channel == 0 { OpenFlags::empty() } else { OpenFlags::WRONLY };
+        Self::with(channel, flags)
+    }
+
+    fn with(channel: u8, flags: OpenFlags) -> Self {
         Self { channel, status: Status::new(flags), opened: Time::now() }
     }
 }
@@ -289,6 +301,10 @@ impl File for Stream {
 
     fn subject(&self) -> &Subject {
         if self.channel == 0 { &INPUT.subject } else { &ROOM }
+    }
+
+    fn reopen(&self, flags: OpenFlags) -> Result<Arc<dyn File>> {
+        Ok(Arc::new(Self::with(self.channel, flags)))
     }
 
     fn stat(&self) -> Result<Stat> {

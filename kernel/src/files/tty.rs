@@ -426,6 +426,9 @@ impl File for TtyFile {
     fn stat(&self) -> Result<Stat> {
         Ok(terminal_stat(self.tty.number(), self.opened))
     }
+    fn reopen(&self, flags: OpenFlags) -> Result<Arc<dyn File>> {
+        Ok(Self::new(&self.tty, flags, None))
+    }
     fn describe(&self) -> String {
         let (major, minor) = (fs::types::major(self.tty.number()), fs::types::minor(self.tty.number()));
         if major == 136 { format!("/dev/pts/{minor}") } else { String::from("/dev/console") }

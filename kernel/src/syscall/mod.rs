@@ -5,17 +5,27 @@
 //! table is put together from these blocks at compile time, and docs/linux-abi.md is generated from the same text.
 #![forbid(unsafe_code)]
 
+mod at;
+mod attr;
+mod descriptor;
+mod dir;
+mod events;
+mod file;
 mod futex;
 mod identity;
 mod memory;
 pub mod misc;
 mod names;
+mod poll;
 mod prctl;
 mod process;
 mod signal;
+mod splice;
+mod stat;
 mod table;
 mod thread;
 mod time;
+pub mod transfer;
 mod values;
 
 use base::Result;

@@ -10,6 +10,11 @@ use super::{Args, Handler, Row};
 
 /// Every family. One line each, so that families can be added side by side.
 const FAMILIES: &[&[Row]] = &[
+    super::attr::ROWS,
+    super::descriptor::ROWS,
+    super::dir::ROWS,
+    super::events::ROWS,
+    super::file::ROWS,
     super::futex::ROWS,
     super::identity::ROWS,
     super::memory::ROWS,
@@ -19,6 +24,9 @@ const FAMILIES: &[&[Row]] = &[
     super::signal::ROWS,
     super::thread::ROWS,
     super::time::ROWS,
+    super::poll::ROWS,
+    super::splice::ROWS,
+    super::stat::ROWS,
 ];
 
 static TABLE: [Option<Handler>; COUNT] = build();
