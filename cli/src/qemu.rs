@@ -84,7 +84,7 @@ impl Vm {
             args.add(
                 "-device",
                 match self.machine {
-                    Machine::Microvm => format!("{name}-device,bus=virtio-mmio-bus.{slot}{properties}"),
+                    Machine::Microvm => format!("{name}-device,bus=virtio-mmio-bus.{}{properties}", slot + FIRST_SLOT),
                     Machine::Pc | Machine::Q35 => format!("{name}-pci{properties}"),
                 },
             );
@@ -152,13 +152,17 @@ impl Vm {
     fn append_with_devices(&self) -> String {
         let mut line = self.append.clone();
         if self.machine == Machine::Microvm {
-            for slot in 0..self.devices().len() {
+            for slot in FIRST_SLOT..FIRST_SLOT + self.devices().len() {
                 line += &format!(" virtio_mmio.device=512@{:#x}:{}", 0xfeb0_0000 + 512 * slot, 24 + slot);
             }
         }
         line
     }
 }
+
+/// microvm's first slot that is used. Slot 0 is line 0 of the second I/O APIC, and QEMU moves line 0 of every I/O APIC
+/// to line 2 (as PCs do with the timer), which is slot 2's.
+const FIRST_SLOT: usize = 1;
 
 /// More than [`Vm::arguments`] ever adds to the kernel's command line, in bytes.
 pub const DEVICES_LINE: usize = 256;
@@ -317,12 +321,12 @@ mod tests {
         let text = line(&Vm { machine: Machine::Microvm, ..vm() });
         assert!(
             text.contains("virtio-mmio.force-legacy=false")
-                && text.contains("virtio-net-device,bus=virtio-mmio-bus.1,netdev=net0")
+                && text.contains("virtio-net-device,bus=virtio-mmio-bus.2,netdev=net0")
         );
         assert!(!text.contains("-pci"));
-        assert!(text.contains("virtio-blk-device,bus=virtio-mmio-bus.0,drive=root"), "{text}");
+        assert!(text.contains("virtio-blk-device,bus=virtio-mmio-bus.1,drive=root"), "{text}");
         assert!(
-            text.contains("init=/x virtio_mmio.device=512@0xfeb00000:24 virtio_mmio.device=512@0xfeb00200:25"),
+            text.contains("init=/x virtio_mmio.device=512@0xfeb00200:25 virtio_mmio.device=512@0xfeb00400:26"),
             "{text}"
         );
     }

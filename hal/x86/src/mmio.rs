@@ -26,8 +26,12 @@ pub fn enumerate(command_line: &str) -> Vec<BusDevice> {
             device
         })
         .map(|(len, base, irq)| {
-            // QEMU's microvm has two I/O APICs; the number is the global system interrupt in any case.
-            let (gsi, level, _) = u8::try_from(irq).map_or((irq, false, false), crate::pc::isa_line);
+            // The number is the global system interrupt. Beyond the ISA ones (QEMU's microvm with two I/O APICs) lines
+            // are level-triggered, as its DSDT says: an edge that came before the line was routed would be lost.
+            let (gsi, level) = match u8::try_from(irq) {
+                Ok(isa) if isa < 16 => (crate::pc::isa_line(isa).0, crate::pc::isa_line(isa).1),
+                _ => (irq, true),
+            };
             BusDevice::Mmio(MmioDevice { compatible: "virtio-mmio", base: PhysAddr(base), len, gsi, level })
         })
         .collect()
