@@ -83,6 +83,14 @@ impl Suite {
         println!("FAIL  {} {name}: {why}", self.name);
     }
 
+    /// Counts several failed cases with one line.
+    pub fn fail_many(&mut self, count: usize, name: &str, why: &str) {
+        self.failed += count;
+        if count > 0 {
+            println!("FAIL  {} {name}: {count} cases {why}", self.name);
+        }
+    }
+
     /// Counts a skipped case with a short line.
     pub fn skip(&mut self, name: &str, why: &str) {
         self.skipped += 1;

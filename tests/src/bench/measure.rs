@@ -13,7 +13,7 @@ use super::table::{Better, Table};
 use super::{System, Workload, coracle};
 use crate::compile::{Variant, c_program, folder, output};
 use crate::e2e::http::nginx_conf;
-use crate::run::{Scratch, must, which};
+use crate::run::{Scratch, must, tail, which};
 
 /// All that a measurement needs.
 pub struct Bench {
@@ -64,7 +64,7 @@ fn pong(guest: &mut Guest) -> Result<Duration, String> {
             }
         }
         if !guest.runs() || Instant::now() > end {
-            return Err(format!("no PONG:\n{}", crate::run::tail(&guest.text(), 15)));
+            return Err(format!("no PONG:\n{}", tail(&guest.text(), 15)));
         }
         thread::sleep(Duration::from_millis(2));
     }
@@ -208,9 +208,11 @@ impl Bench {
             let mut guest = b.start(system, &work, |_| {})?;
             let url = format!("http://{}/index.html", guest.address);
             let end = Instant::now() + UP;
-            while must(Command::new("curl").args(["-sSf", "-m", "1", "-o", "/dev/null", &url]), UP).is_err() {
+            let mut curl = Command::new("curl");
+            curl.args(["--noproxy", "*", "-sSf", "-m", "1", "-o", "/dev/null", &url]);
+            while let Err(why) = must(&mut curl, UP) {
                 if !guest.runs() || Instant::now() > end {
-                    return Err(format!("no answer:\n{}", crate::run::tail(&guest.text(), 15)));
+                    return Err(format!("no answer: {}\n{:?}", why.replace('\n', " "), tail(&guest.text(), 15)));
                 }
             }
             let text = must(Command::new(&wrk).args(["-t1", "-c30", "-d5s", &url]), UP)?;
@@ -259,14 +261,15 @@ impl Bench {
                 let running = guest.runs();
                 let (low, high) = guest.instructions().unwrap_or_default();
                 let text = guest.text();
-                for line in text.lines() {
+                let complete = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
+                for line in complete.lines() {
                     seen.entry(line.trim().to_owned()).or_insert(low + high);
                 }
-                if text.contains("all done") {
+                if complete.contains("all done") {
                     break;
                 }
                 if !running || Instant::now() > end {
-                    return Err(format!("not all came:\n{}", crate::run::tail(&text, 12)));
+                    return Err(format!("not all came:\n{}", tail(&text, 12)));
                 }
                 thread::sleep(Duration::from_micros(200));
             }

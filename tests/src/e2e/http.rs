@@ -99,7 +99,10 @@ pub fn nginx(options: &Options, place: &Place) -> Outcome {
         same("hello.txt", &first_answer(vm, "/hello.txt")?, b"hello from the guest\n")?;
         let saved = site.path().join("saved");
         let url = format!("http://127.0.0.1:{}/large.bin", vm.port);
-        must(Command::new(program("curl")?).args(["-sSf", "-o"]).arg(&saved).arg(&url), Duration::from_secs(60))?;
+        must(
+            Command::new(program("curl")?).args(["--noproxy", "*", "-sSf", "-o"]).arg(&saved).arg(&url),
+            Duration::from_secs(60),
+        )?;
         same("large.bin", &std::fs::read(&saved)?, &large_file())?;
         load(vm.port, 16, 60, "/hello.txt", b"hello from the guest\n")?;
         load(vm.port, 3, 2, "/large.bin", &large_file())?;
