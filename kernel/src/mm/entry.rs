@@ -8,7 +8,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use hal_core::mmu::{Pte, PteFlags};
+use base::Once;
+use hal_core::mmu::{Mmu, Pte, PteFlags};
 use hal_core::{PAGE_SIZE, PhysAddr, platform};
 
 /// On a leaf: the frame belongs to a page cache too. A private region copies it before a write.
@@ -51,9 +52,17 @@ static BITS: Bits = Bits {
 
 const BASE: PteFlags = PteFlags::USER.union(PteFlags::ACCESSED);
 
+static MMU: Once<&'static dyn Mmu> = Once::new();
+
+/// The platform's page-table operations, one virtual call nearer.
+#[inline]
+pub fn mmu() -> &'static dyn Mmu {
+    *MMU.get().expect("set by `mm::init`")
+}
+
 /// Asks the platform what never changes.
 pub fn init() {
-    let mmu = platform().mmu();
+    let mmu = *MMU.call_once(|| platform().mmu());
     let bits = |flags: PteFlags| mmu.leaf(PhysAddr(0), BASE | flags, 1).0;
     let base = bits(PteFlags::empty());
     BITS.base.store(base, Relaxed);
@@ -70,7 +79,7 @@ pub fn init() {
 #[inline]
 pub fn leaf(frame: PhysAddr, flags: PteFlags) -> Pte {
     if BITS.address.load(Relaxed) == 0 {
-        return platform().mmu().leaf(frame, flags | BASE, 1);
+        return mmu().leaf(frame, flags | BASE, 1);
     }
     let mut bits = BITS.base.load(Relaxed);
     if flags.contains(PteFlags::WRITE) {
@@ -93,7 +102,7 @@ pub fn leaf(frame: PhysAddr, flags: PteFlags) -> Pte {
 pub fn decode(entry: Pte) -> (PhysAddr, PteFlags) {
     let mask = BITS.address.load(Relaxed);
     if mask == 0 {
-        return platform().mmu().decode(entry, 1);
+        return mmu().decode(entry, 1);
     }
     let mut flags = PteFlags::empty();
     flags.set(PteFlags::WRITE, entry.0 & BITS.write_only.load(Relaxed) != 0);
@@ -113,7 +122,7 @@ pub fn without_write(entry: Pte) -> Pte {
 #[inline]
 pub fn address(entry: Pte, level: u8) -> PhysAddr {
     match BITS.address.load(Relaxed) {
-        0 => platform().mmu().decode(entry, level).0,
+        0 => mmu().decode(entry, level).0,
         mask => PhysAddr(entry.0 & mask),
     }
 }

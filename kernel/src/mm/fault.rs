@@ -12,13 +12,13 @@ use base::{Errno, Frame, PageSource};
 use hal_core::cpu::PageFault;
 use hal_core::memory::phys_of;
 use hal_core::mmu::{Flush, Pte, PteFlags};
-use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 use super::frame;
 use super::huge;
 use super::shrink;
 use super::space::{AddressSpace, zero_frame};
-use super::table::{self, CACHED, HUGE_SIZE};
+use super::table::{self, CACHED, HUGE_SIZE, mmu};
 use super::vma::{Backing, Prot, STACK_GUARD, USER_END, USER_START, Vma, VmaFlags};
 
 /// Why an access cannot be: the signal and its `si_code`.
@@ -144,9 +144,9 @@ impl AddressSpace {
         // SAFETY: a live table of this space; the leaf lock makes this thread the entry's only writer.
         let entry = unsafe { table::read(level2, slot) };
         let leaf = if entry.is_present() {
-            let mmu = platform().mmu();
-            let (next, flags) = mmu.decode(entry, 2);
-            if flags.contains(PteFlags::HUGE) {
+            let mmu = mmu();
+            if table::is_huge(entry) {
+                let (next, _) = mmu.decode(entry, 2);
                 let writable = place.vma.prot.contains(Prot::WRITE);
                 let new = mmu.leaf(next, place.vma.leaf_flags(writable) | PteFlags::HUGE, 2);
                 // SAFETY: as above; a huge page is this space's alone, so it may be written.
@@ -154,7 +154,7 @@ impl AddressSpace {
                 mmu.flush_local(Flush::Range(VirtAddr(page as u64), 1));
                 return Step::Done;
             }
-            next
+            table::address(entry, 2)
         } else if write && huge::wanted(place.vma, place.range, page, level2) && self.map_huge(place, level2) {
             return Step::Done;
         } else {
@@ -200,7 +200,7 @@ impl AddressSpace {
         let Some(block) = huge::alloc() else {
             return false;
         };
-        let mmu = platform().mmu();
+        let mmu = mmu();
         let slot = table::index(VirtAddr(place.page as u64), 2);
         let entry = mmu.leaf(block, place.vma.leaf_flags(true) | PteFlags::HUGE, 2);
         // SAFETY: the entry is empty and ours (the leaf lock is held); the block goes to it.
@@ -211,14 +211,14 @@ impl AddressSpace {
 
     /// Writes an entry that was empty. The leaf lock is held.
     fn install(&self, leaf: PhysAddr, slot: usize, frame: PhysAddr, flags: PteFlags) {
-        let mmu = platform().mmu();
+        let mmu = mmu();
         // SAFETY: a live leaf table, its lock held; the caller gives the frame's reference to the entry.
         unsafe { mmu.write(leaf, slot, &[table::leaf(frame, flags)]) };
     }
 
     /// A fault on a page that is there. The leaf lock is held.
     fn resolve_present(&self, place: &Place, write: bool, leaf: PhysAddr, slot: usize, entry: Pte) -> Step {
-        let mmu = platform().mmu();
+        let mmu = mmu();
         if let Some((frame, flags)) = table::held(entry) {
             // The region got rights again since it was held.
             self.install(leaf, slot, frame, place.vma.leaf_flags(false) | flags);
@@ -240,7 +240,7 @@ impl AddressSpace {
 
     /// A write to a page that is present without the right to write. The leaf lock is held.
     fn copy_on_write(&self, place: &Place, leaf: PhysAddr, slot: usize, entry: Pte) -> Step {
-        let mmu = platform().mmu();
+        let mmu = mmu();
         let (old, flags) = table::decode(entry);
         let special = flags.contains(PteFlags::SPECIAL);
         let keep = flags & (PteFlags::SPECIAL | CACHED);
@@ -335,7 +335,7 @@ impl AddressSpace {
         let start = table::index(VirtAddr(first as u64), 1);
         let mut mapped = 0;
         let mut missed = entry == Pte::EMPTY;
-        let mmu = platform().mmu();
+        let mmu = mmu();
         for (i, cached) in around.into_iter().enumerate() {
             let Some(cached) = cached else {
                 continue;

@@ -6,11 +6,11 @@ use core::sync::atomic::Ordering;
 
 use base::{Errno, Result};
 use hal_core::mmu::{Pte, PteFlags};
-use hal_core::{PAGE_SIZE, PhysAddr, platform};
+use hal_core::{PAGE_SIZE, PhysAddr};
 
 use super::frame;
 use super::space::AddressSpace;
-use super::table::{self, CACHED, ENTRIES};
+use super::table::{self, CACHED, ENTRIES, mmu};
 use super::vma::{Backing, Vma, VmaFlags};
 use super::zap::{Gather, OutOfMemory, Piece};
 
@@ -92,7 +92,7 @@ fn copy_table(
     count: usize,
     at: usize,
 ) -> core::result::Result<(), OutOfMemory> {
-    let mmu = platform().mmu();
+    let mmu = mmu();
     let mut target = None;
     let mut pages = 0;
     for start in (0..count).step_by(CHUNK) {

@@ -145,7 +145,7 @@ fn refill(purpose: Purpose) -> Option<u32> {
     });
     if kept.flatten().is_none() {
         for frame in rest {
-            section::give(0, &[frame]);
+            section::give(0, frame);
         }
     }
     Some(first)
@@ -156,14 +156,14 @@ fn stock(frame: u32) {
     let kept = local::with(|local| {
         let mut count = local.frame_count.load(Ordering::Relaxed) as usize;
         if count == STOCK {
-            section::give(0, &local.frames[BATCH..]);
+            section::give_singles(&local.frames[BATCH..]);
             count = BATCH;
         }
         local.frames[count] = frame;
         local.frame_count.store(count as u32 + 1, Ordering::Relaxed);
     });
     if kept.is_none() {
-        section::give(0, &[frame]);
+        section::give(0, frame);
     }
 }
 
@@ -178,7 +178,7 @@ pub unsafe fn free(at: PhysAddr, order: u8) {
     if order == 0 {
         stock(frame);
     } else {
-        section::give(order, &[frame]);
+        section::give(order, frame);
     }
 }
 

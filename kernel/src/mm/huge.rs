@@ -9,10 +9,10 @@ use core::ops::Range;
 use base::Once;
 use hal_core::memory::direct;
 use hal_core::mmu::Pte;
-use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 use super::frame;
-use super::table::{self, ENTRIES, HUGE_ORDER, HUGE_SIZE};
+use super::table::{self, ENTRIES, HUGE_ORDER, HUGE_SIZE, mmu};
 use super::vma::{Prot, Vma, VmaFlags};
 
 /// A smaller region gets no huge page by itself.
@@ -42,7 +42,7 @@ pub(super) fn wanted(vma: &Vma, range: &Range<usize>, page: usize, level2: PhysA
         || !vma.is_private()
         || !vma.prot.contains(Prot::WRITE)
         || vma.flags.contains(VmaFlags::NOHUGE)
-        || !*SUPPORTED.call_once(|| platform().mmu().has_huge(2))
+        || !*SUPPORTED.call_once(|| mmu().has_huge(2))
     {
         return false;
     }

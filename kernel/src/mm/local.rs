@@ -93,7 +93,7 @@ fn create() -> *mut Slot {
     } else {
         // Opening a section, or an interrupt handler, allocated and so came here first.
         irq_restore(irq);
-        section::give(0, &[first]);
+        section::give(0, first);
     }
     slot
 }

@@ -34,6 +34,9 @@ pub fn run() {
     let at = map();
     let each = |write| (0..PAGES).for_each(|page| touch(&space, at + page * PAGE_SIZE, write));
     per("write fault on new memory", PAGES, || each(true));
+    per("look up a region", PAGES, || {
+        (0..PAGES).for_each(|page| assert!(space.shared_object(at + page * 4096).is_none()))
+    });
     per("write fault on a page that is there", PAGES, || each(true));
     sched::current().set_space(Some(space.clone()));
     per("read 8 bytes of the program's", PAGES, || {

@@ -6,12 +6,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use base::{Errno, PageSource, Result};
 use hal_core::mmu::{Pte, PteFlags};
-use hal_core::{PAGE_SIZE, PhysAddr, platform};
+use hal_core::{PAGE_SIZE, PhysAddr};
 
 use super::frame;
 use super::map::check_cut;
 use super::space::AddressSpace;
-use super::table::{self, CACHED, ENTRIES, HUGE_SIZE};
+use super::table::{self, CACHED, ENTRIES, HUGE_SIZE, mmu};
 use super::vma::{Prot, Vma, VmaFlags, page_range};
 use super::zap::{Gather, OutOfMemory, Piece};
 
@@ -80,7 +80,7 @@ impl AddressSpace {
                 }
             }
             Piece::Huge { table, index, entry, at } => {
-                let mmu = platform().mmu();
+                let mmu = mmu();
                 let (block, old) = mmu.decode(entry, 2);
                 // A huge page is this space's alone.
                 let new = vma.leaf_flags(vma.prot.contains(Prot::WRITE));
@@ -166,7 +166,7 @@ impl AddressSpace {
 
 /// Makes a writable entry read-only; true if it was writable.
 fn take_write(table: PhysAddr, index: usize) -> bool {
-    let mmu = platform().mmu();
+    let mmu = mmu();
     // SAFETY: a live leaf table, its lock held; the entry keeps its frame.
     unsafe {
         let entry = table::read(table, index);
@@ -189,7 +189,7 @@ fn loses(old: PteFlags, new: PteFlags) -> bool {
 }
 
 fn rewrite_entry(gather: &mut Gather, table: PhysAddr, index: usize, entry: Pte, at: usize, vma: &Vma) {
-    let mmu = platform().mmu();
+    let mmu = mmu();
     let (frame, old, present) = match table::held(entry) {
         Some((frame, flags)) => (frame, flags, false),
         None if entry.is_present() => {

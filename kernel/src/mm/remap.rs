@@ -5,13 +5,13 @@ use core::ops::Range;
 use alloc::vec::Vec;
 use base::{Errno, Result};
 use hal_core::mmu::Pte;
-use hal_core::{PAGE_SIZE, VirtAddr, platform};
+use hal_core::{PAGE_SIZE, VirtAddr};
 use mm_core::region::Region;
 
 use super::frame;
 use super::map::place;
 use super::space::{AddressSpace, Layout};
-use super::table::{self, HUGE_SIZE};
+use super::table::{self, HUGE_SIZE, mmu};
 use super::vma::{Backing, USER_START, Vma, VmaFlags, page_range, round_up};
 use super::zap::{Gather, OutOfMemory, Piece};
 
@@ -168,7 +168,7 @@ impl AddressSpace {
         if failed {
             return Err(OutOfMemory);
         }
-        let mmu = platform().mmu();
+        let mmu = mmu();
         let mut gather = Gather::new(self);
         self.visit(from.clone(), &mut |piece| {
             let Piece::Leaf { table, first, count, at } = piece else {

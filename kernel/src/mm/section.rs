@@ -158,23 +158,39 @@ pub fn take(order: u8, count: usize, mut take: impl FnMut(u32)) -> usize {
     taken
 }
 
-/// Gives blocks back, each to the arena of its section.
-pub fn give(order: u8, frames: &[u32]) {
+/// Gives a block back to the arena of its section.
+pub fn give(order: u8, frame: u32) {
+    ARENA[entry(frame) as usize % ARENAS].with(|buddy| buddy.free(&Sections, frame, order));
+}
+
+/// Gives single frames back. Neighbours that follow each other, upwards or downwards, go as one: that is what the end of a
+/// process brings.
+pub fn give_singles(frames: &[u32]) {
     let arena_of = |frame: u32| entry(frame) as usize % ARENAS;
     let mut rest = frames;
     while let Some(&first) = rest.first() {
         let arena = arena_of(first);
-        let mut given = 0;
         ARENA[arena].with(|buddy| {
-            for &frame in rest {
-                if arena_of(frame) != arena {
+            while let Some(&first) = rest.first() {
+                if arena_of(first) != arena {
                     break;
                 }
-                buddy.free(&Sections, frame, order);
-                given += 1;
+                let section = first / SECTION_FRAMES;
+                let (mut low, mut high) = (first, first);
+                let mut len = 1;
+                for &frame in &rest[1..] {
+                    match frame {
+                        _ if frame / SECTION_FRAMES != section => break,
+                        _ if frame == high + 1 => high = frame,
+                        _ if frame + 1 == low => low = frame,
+                        _ => break,
+                    }
+                    len += 1;
+                }
+                buddy.free_run(&Sections, low, high + 1);
+                rest = &rest[len..];
             }
         });
-        rest = &rest[given..];
     }
 }
 

@@ -7,11 +7,11 @@ use base::{Errno, Result, SleepRwLock, SpinLock};
 use hal_core::cpu::{CpuSet, MAX_CPUS};
 use hal_core::memory::direct;
 use hal_core::mmu::{Flush, Pte};
-use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, percpu, platform};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, percpu};
 use mm_core::region::Regions;
 
 use super::frame::{self, Purpose};
-use super::table;
+use super::table::{self, mmu};
 use super::vma::{USER_END, Vma};
 use super::zap::Gather;
 
@@ -94,7 +94,7 @@ impl AddressSpace {
         // In the set before the root is loaded: a flush that comes in between is superfluous, not missing.
         self.cpus[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::SeqCst);
         // SAFETY: the root has the kernel's half; the caller keeps the space alive while it is loaded.
-        unsafe { platform().mmu().switch_root(self.root) };
+        unsafe { mmu().switch_root(self.root) };
         LOADED[cpu].store(Arc::as_ptr(self).cast_mut(), Ordering::Release);
         Self::left(old, cpu);
     }
@@ -103,7 +103,7 @@ impl AddressSpace {
     pub fn activate_kernel() {
         let cpu = percpu::cpu_id();
         let old = LOADED[cpu].swap(core::ptr::null_mut(), Ordering::Relaxed);
-        let mmu = platform().mmu();
+        let mmu = mmu();
         // SAFETY: the kernel's own root.
         unsafe { mmu.switch_root(mmu.kernel_root()) };
         Self::left(old, cpu);
@@ -135,11 +135,11 @@ impl AddressSpace {
         let mut others = self.users();
         let me = percpu::cpu_id();
         if others.contains(me) {
-            platform().mmu().flush_local(what);
+            mmu().flush_local(what);
             others.remove(me);
         }
         if !others.is_empty() {
-            platform().mmu().flush_cpus(&others, what);
+            mmu().flush_cpus(&others, what);
         }
     }
 
@@ -205,7 +205,6 @@ impl Drop for AddressSpace {
         drop(removed);
         // SAFETY: no CPU has the root loaded: whoever has keeps the space alive.
         unsafe {
-            platform().mmu().write(self.root, 0, &[Pte::EMPTY; USER_ROOT_ENTRIES]);
             table::free_table(self.root, 4);
         }
     }

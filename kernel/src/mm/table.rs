@@ -5,9 +5,9 @@
 use base::SpinLock;
 use hal_core::memory::direct;
 use hal_core::mmu::{Mmu, Pte, PteFlags};
-use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr};
 
-pub use super::entry::{CACHED, address, decode, held, hold, is_huge, leaf, without_write};
+pub use super::entry::{CACHED, address, decode, held, hold, is_huge, leaf, mmu, without_write};
 use super::frame::{self, Purpose};
 use super::space::{AddressSpace, USER_ROOT_ENTRIES};
 
@@ -58,7 +58,7 @@ pub fn new_table(level: u8, purpose: Purpose) -> Option<PhysAddr> {
     // SAFETY: the frame is ours alone, and becomes a table before it is linked.
     unsafe {
         frame::zero(direct(table), 1);
-        if platform().mmu().adopt_table(table, level).is_err() {
+        if mmu().adopt_table(table, level).is_err() {
             frame::put(table);
             return None;
         }
@@ -68,15 +68,13 @@ pub fn new_table(level: u8, purpose: Purpose) -> Option<PhysAddr> {
 
 /// A new root with the kernel's half.
 pub fn new_root() -> Option<PhysAddr> {
-    let mmu = platform().mmu();
+    let mmu = mmu();
     let root = new_table(4, Purpose::User)?;
     let kernel = mmu.kernel_root();
     // SAFETY: both are roots; the kernel's half never changes.
     unsafe {
-        for start in (USER_ROOT_ENTRIES..ENTRIES).step_by(64) {
-            let entries: [Pte; 64] = core::array::from_fn(|i| read(kernel, start + i));
-            mmu.write(root, start, &entries);
-        }
+        let entries: [Pte; ENTRIES - USER_ROOT_ENTRIES] = core::array::from_fn(|i| read(kernel, USER_ROOT_ENTRIES + i));
+        mmu.write(root, USER_ROOT_ENTRIES, &entries);
     }
     Some(root)
 }
@@ -88,7 +86,7 @@ pub fn new_root() -> Option<PhysAddr> {
 pub unsafe fn free_table(table: PhysAddr, level: u8) {
     // SAFETY: by the caller.
     unsafe {
-        platform().mmu().retire_table(table, level);
+        mmu().retire_table(table, level);
         frame::put(table);
     }
 }
@@ -98,7 +96,7 @@ static KERNEL_TABLES: SpinLock<()> = SpinLock::new(());
 /// The leaf table for an address of the kernel area, made if need be. `None` if memory is out.
 pub fn ensure_kernel(at: VirtAddr) -> Option<PhysAddr> {
     let _guard = KERNEL_TABLES.lock();
-    let mmu = platform().mmu();
+    let mmu = mmu();
     let mut table = mmu.kernel_root();
     for level in [4, 3, 2] {
         // SAFETY: tables of the kernel half, which are never freed; the lock makes this the only writer in
@@ -145,7 +143,7 @@ impl AddressSpace {
     #[cold]
     fn make_level2(&self, at: usize) -> Option<PhysAddr> {
         let at = VirtAddr(at as u64);
-        let mmu = platform().mmu();
+        let mmu = mmu();
         let _guard = self.upper.lock();
         // SAFETY: this space's tables; entries at these levels are written under this lock only.
         unsafe {
@@ -164,7 +162,7 @@ impl AddressSpace {
             if is_huge(read(level2, slot)) {
                 return split_huge(level2, slot);
             }
-            ensure_step(platform().mmu(), level2, slot, 2, Purpose::User)
+            ensure_step(mmu(), level2, slot, 2, Purpose::User)
         }
     }
 }
@@ -175,7 +173,7 @@ impl AddressSpace {
 /// # Safety
 /// The entry is a huge leaf whose block has one reference, and the caller is its only writer.
 pub unsafe fn split_huge(level2: PhysAddr, slot: usize) -> Option<PhysAddr> {
-    let mmu = platform().mmu();
+    let mmu = mmu();
     let leaf_table = new_table(1, Purpose::User)?;
     // SAFETY: by the caller; the new table is linked only when it is complete.
     unsafe {

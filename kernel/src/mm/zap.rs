@@ -5,11 +5,11 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use hal_core::mmu::{Flush, Pte, PteFlags};
-use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 use super::frame;
 use super::space::{AddressSpace, USER_ROOT_ENTRIES};
-use super::table::{self, CACHED, ENTRIES, HUGE_SIZE};
+use super::table::{self, CACHED, ENTRIES, HUGE_SIZE, mmu};
 
 /// Frames gathered before a flush.
 const BATCH: usize = 128;
@@ -244,9 +244,9 @@ impl AddressSpace {
             Piece::Leaf { table, first, count, at } => self.zap_leaf(gather, table, first, count, at),
             Piece::Huge { table, index, entry, at } => {
                 // SAFETY: under the leaf lock; the reference goes to the gatherer.
-                unsafe { platform().mmu().exchange(table, index, Pte::EMPTY) };
+                unsafe { mmu().exchange(table, index, Pte::EMPTY) };
                 gather.touched(at..at + HUGE_SIZE);
-                gather.frame(platform().mmu().decode(entry, 2).0);
+                gather.frame(mmu().decode(entry, 2).0);
                 self.anonymous_pages.fetch_sub(ENTRIES as isize, Ordering::Relaxed);
             }
         })
@@ -269,7 +269,7 @@ impl AddressSpace {
             }
             // Accessed and dirty bits that the CPU sets in between are lost: writes are noticed by faults, not by them.
             // SAFETY: as above; what the entries showed is freed after a flush.
-            unsafe { platform().mmu().write(leaf, first + start, &[Pte::EMPTY; CHUNK][..n]) };
+            unsafe { mmu().write(leaf, first + start, &[Pte::EMPTY; CHUNK][..n]) };
             let base = at + start * PAGE_SIZE;
             if any & 1 != 0 {
                 gather.touched(base..base + n * PAGE_SIZE);
@@ -313,7 +313,7 @@ impl AddressSpace {
             // SAFETY: live tables of this space; huge leaves in the range are gone, those beside it are told apart.
             unsafe {
                 let entry = table::read(parent, index);
-                if !entry.is_present() || (level == 2 && table::is_huge(entry)) {
+                if entry == Pte::EMPTY || (level == 2 && table::is_huge(entry)) {
                     continue;
                 }
                 let child = table::address(entry, level);
@@ -322,7 +322,7 @@ impl AddressSpace {
                     self.free_tables(gather, child, level - 1, at, &inner, free);
                 }
                 if free.start <= at && at + span <= free.end {
-                    platform().mmu().write(parent, index, &[Pte::EMPTY]);
+                    mmu().write(parent, index, &[Pte::EMPTY]);
                     gather.touched(at..at + PAGE_SIZE);
                     gather.table(child, level - 1);
                 }
