@@ -56,6 +56,10 @@ fn start_program(info: &'static BootInfo, mut line: CommandLine) -> ! {
         let texts = [own.as_deref().unwrap_or_default(), info.command_line];
         line = CommandLine::parse(&texts).unwrap_or_else(|bad| refuse(PANIC_CODE, format_args!("{bad}")));
     }
+    if let Err(error) = files::set_hostname(line.hostname.as_bytes()) {
+        refuse(PANIC_CODE, format_args!("hostname={}: {error}", line.hostname));
+    }
+    files::set_kernel_command_line(core::str::from_utf8(info.command_line).unwrap_or(""));
     let Some(path) = line.init.clone() else {
         refuse(
             PANIC_CODE,
