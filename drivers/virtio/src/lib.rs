@@ -5,7 +5,7 @@
 //! first lie ends its use, with one line in the log and every request answered by an error. It cannot be
 //! kept from scribbling over memory (that is what DMA is), and nothing here tries.
 //!
-//! Unsafe code is in `dma`, `ring`, `registers` and where a driver hands memory to a ring.
+//! Unsafe code is in `dma`, `shared`, `ring`, `registers` and where a driver hands memory to a ring.
 #![no_std]
 
 extern crate alloc;
@@ -22,6 +22,7 @@ mod lock;
 mod net;
 mod registers;
 mod ring;
+mod shared;
 mod transport;
 
 #[cfg(any(test, feature = "fake"))]

@@ -1,17 +1,18 @@
 //! The split virtqueue (virtio 1.2, section 2.7): descriptors, available ring, used ring.
 //!
-//! Everything that matters for safety is kept in the driver's own memory (`slots`, `next`); what the device writes
+//! Everything that matters for safety is kept in the driver's own memory (`slots`); what the device writes
 //! is checked against it, and the first lie makes the ring broken for good: nothing more is
 //! popped, and the owner fails its device. Locking is the owner's.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU16, Ordering, fence};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{Ordering, fence};
 
 use hal_core::memory::phys_of;
-use hal_core::{Error, PAGE_SIZE, PhysAddr, Result};
+use hal_core::{Error, PhysAddr, Result};
 
-use crate::dma::DmaArea;
+use crate::shared::{Descriptor, INDIRECT, NEXT, SharedRings, WRITE};
 
 /// A piece of memory of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,44 +49,30 @@ pub(crate) struct RingOptions {
     pub lenient: bool,
 }
 
-#[repr(C, align(16))]
-#[derive(Clone, Copy)]
-struct Descriptor {
-    address: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
-
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
 const NO_INTERRUPT: u16 = 1;
 const NO_NOTIFY: u16 = 1;
 
 /// More pieces than this in a request always go to an indirect table if there can be one.
 const DIRECT_PIECES: usize = 2;
 
+/// What the driver knows about a descriptor.
 struct Slot<T> {
-    /// What was given with the request that starts at this descriptor; `None` if none does.
-    token: Option<T>,
-    /// Bytes that the device may write.
+    /// There while `count` is not 0: what was given with the request that starts here.
+    token: MaybeUninit<T>,
+    /// Bytes of that request that the device may write.
     writable: u32,
-    /// Descriptors in the ring.
+    /// Its descriptors in the ring; 0: no request starts here.
     count: u16,
-    /// Kept for the next request.
-    table: Box<[Descriptor]>,
+    /// Link of the free list, or of the chain in flight.
+    next: u16,
 }
 
 /// One virtqueue; `T` owns, or stands for, the memory of a request.
 pub(crate) struct Ring<T> {
-    memory: DmaArea,
-    mask: u16,
-    available_at: usize,
-    used_at: usize,
+    shared: SharedRings,
     slots: Box<[Slot<T>]>,
-    /// Links of the free list and of the chains in flight.
-    next: Box<[u16]>,
+    /// Per descriptor the indirect table of its last request, kept for the next.
+    tables: Box<[Box<[Descriptor]>]>,
     free_head: u16,
     free: u16,
     in_flight: u16,
@@ -105,18 +92,12 @@ impl<T> Ring<T> {
         if !size.is_power_of_two() {
             return Err(Error::Device("a queue's size is not a power of two"));
         }
-        let n = usize::from(size);
-        let available_at = 16 * n;
-        let used_at = (available_at + 6 + 2 * n).next_multiple_of(PAGE_SIZE);
-        let memory = DmaArea::new(used_at + 6 + 8 * n)?;
-        let slots = (0..n).map(|_| Slot { token: None, writable: 0, count: 0, table: Box::default() }).collect();
+        let slot = |i| Slot { token: MaybeUninit::uninit(), writable: 0, count: 0, next: i + 1 };
+        let tables = if options.indirect { usize::from(size) } else { 0 };
         Ok(Self {
-            memory,
-            mask: size - 1,
-            available_at,
-            used_at,
-            slots,
-            next: (1..=size).collect(),
+            shared: SharedRings::new(size)?,
+            slots: (0..size).map(slot).collect(),
+            tables: (0..tables).map(|_| Box::default()).collect(),
             free_head: 0,
             free: size,
             in_flight: 0,
@@ -130,18 +111,14 @@ impl<T> Ring<T> {
     }
 
     /// Number of descriptors.
+    #[inline]
     pub fn size(&self) -> u16 {
-        self.mask + 1
+        self.shared.size()
     }
 
     /// For [`crate::transport::Transport::start_queue`].
     pub fn addresses(&self) -> RingAddresses {
-        RingAddresses {
-            size: self.size(),
-            descriptors: self.memory.phys(0),
-            available: self.memory.phys(self.available_at),
-            used: self.memory.phys(self.used_at),
-        }
+        self.shared.addresses()
     }
 
     /// Requests that the device has.
@@ -153,15 +130,11 @@ impl<T> Ring<T> {
     /// True if a request of so many pieces can be added now.
     #[inline]
     pub fn has_room(&self, pieces: usize) -> bool {
-        self.descriptors_for(pieces) <= usize::from(self.free)
+        let needed = if self.options.indirect && pieces > DIRECT_PIECES { 1 } else { pieces };
+        needed <= usize::from(self.free)
     }
 
-    #[inline]
-    fn descriptors_for(&self, pieces: usize) -> usize {
-        if self.options.indirect && pieces > DIRECT_PIECES { 1 } else { pieces }
-    }
-
-    /// The number (below `size`) under which the next request goes: no request in flight has it.
+    /// The number (below `size`) under which the next request goes, if there is room: no request in flight has it.
     #[inline]
     pub fn next_head(&self) -> u16 {
         self.free_head
@@ -180,92 +153,75 @@ impl<T> Ring<T> {
     /// comes out of [`Ring::pop`], or out of [`Ring::drain`] after a reset of the device.
     #[inline]
     pub unsafe fn add(&mut self, pieces: &[Piece], token: T) -> core::result::Result<(), T> {
+        if let [piece] = pieces {
+            // SAFETY: by the caller.
+            return unsafe { self.add_one(piece, token) };
+        }
         if pieces.is_empty() || !self.has_room(pieces.len()) || self.broken.is_some() {
             return Err(token);
         }
         let head = self.free_head;
-        let count = match pieces {
-            [one] => {
-                self.write_descriptor(head, one, 0);
-                self.free_head = self.next[usize::from(head)];
-                1
+        let count = if self.options.indirect && pieces.len() > DIRECT_PIECES {
+            self.write_table(head, pieces);
+            self.free_head = self.slots[usize::from(head)].next;
+            1
+        } else {
+            let mut index = head;
+            for (i, piece) in pieces.iter().enumerate() {
+                let next = self.slots[usize::from(index)].next;
+                self.shared.set_descriptor(index, describe(piece, i + 1 < pieces.len(), next));
+                index = next;
             }
-            _ if self.options.indirect && pieces.len() > DIRECT_PIECES => {
-                self.write_table(head, pieces);
-                self.free_head = self.next[usize::from(head)];
-                1
-            }
-            _ => {
-                let mut index = head;
-                for (i, piece) in pieces.iter().enumerate() {
-                    let more = if i + 1 < pieces.len() { NEXT } else { 0 };
-                    self.write_descriptor(index, piece, more);
-                    index = self.next[usize::from(index)];
-                }
-                self.free_head = index;
-                pieces.len() as u16
-            }
+            self.free_head = index;
+            pieces.len() as u16
         };
-        self.free -= count;
-        let slot = &mut self.slots[usize::from(head)];
-        slot.token = Some(token);
-        slot.count = count;
-        slot.writable = pieces.iter().filter(|p| p.writable).fold(0, |sum: u32, p| sum.saturating_add(p.len));
-        let entry = self.available_at + 4 + 2 * usize::from(self.available & self.mask);
-        // SAFETY: an entry of the available ring that the device has consumed (at most `size` chains are in flight).
-        unsafe { self.memory.at::<u16>(entry).write_volatile(head) };
-        self.available = self.available.wrapping_add(1);
-        self.in_flight += 1;
+        let writable = pieces.iter().filter(|p| p.writable).fold(0, |sum: u32, p| sum.saturating_add(p.len));
+        self.enter(head, count, writable, token);
         Ok(())
     }
 
+    /// As [`Ring::add`], with one piece.
+    ///
+    /// # Safety
+    /// See there.
     #[inline]
-    fn write_descriptor(&mut self, index: u16, piece: &Piece, more: u16) {
-        let descriptor = Descriptor {
-            address: piece.address.0,
-            len: piece.len,
-            flags: more | if piece.writable { WRITE } else { 0 },
-            next: self.next[usize::from(index)],
-        };
-        // SAFETY: `index` comes from the free list, so the device does not have this descriptor.
-        unsafe { self.memory.at::<Descriptor>(16 * usize::from(index)).write_volatile(descriptor) };
+    pub unsafe fn add_one(&mut self, piece: &Piece, token: T) -> core::result::Result<(), T> {
+        let head = self.free_head;
+        if self.free == 0 || self.broken.is_some() {
+            return Err(token);
+        }
+        self.shared.set_descriptor(head, describe(piece, false, 0));
+        self.free_head = self.slots[usize::from(head)].next;
+        self.enter(head, 1, if piece.writable { piece.len } else { 0 }, token);
+        Ok(())
+    }
+
+    /// Notes a request whose descriptors are written.
+    #[inline]
+    fn enter(&mut self, head: u16, count: u16, writable: u32, token: T) {
+        self.free -= count;
+        let slot = &mut self.slots[usize::from(head)];
+        slot.token.write(token);
+        slot.count = count;
+        slot.writable = writable;
+        self.shared.set_available(self.available, head);
+        self.available = self.available.wrapping_add(1);
+        self.in_flight += 1;
     }
 
     fn write_table(&mut self, head: u16, pieces: &[Piece]) {
-        let slot = &mut self.slots[usize::from(head)];
-        if slot.table.len() < pieces.len() {
+        let table = &mut self.tables[usize::from(head)];
+        if table.len() < pieces.len() {
             let empty = Descriptor { address: 0, len: 0, flags: 0, next: 0 };
             // Capacities of 8, 16, ...: requests of one kind differ little.
-            slot.table = alloc::vec![empty; pieces.len().next_power_of_two().max(8)].into_boxed_slice();
+            *table = alloc::vec![empty; pieces.len().next_power_of_two().max(8)].into_boxed_slice();
         }
-        for (i, piece) in pieces.iter().enumerate() {
-            let more = if i + 1 < pieces.len() { NEXT } else { 0 };
-            slot.table[i] = Descriptor {
-                address: piece.address.0,
-                len: piece.len,
-                flags: more | if piece.writable { WRITE } else { 0 },
-                next: i as u16 + 1,
-            };
+        for (i, (entry, piece)) in table.iter_mut().zip(pieces).enumerate() {
+            *entry = describe(piece, i + 1 < pieces.len(), i as u16 + 1);
         }
-        let descriptor = Descriptor {
-            address: phys_of(slot.table.as_ptr()).0,
-            len: (pieces.len() * size_of::<Descriptor>()) as u32,
-            flags: INDIRECT,
-            next: 0,
-        };
-        // SAFETY: as in `write_descriptor`.
-        unsafe { self.memory.at::<Descriptor>(16 * usize::from(head)).write_volatile(descriptor) };
-    }
-
-    #[inline]
-    fn atomic(&self, offset: usize) -> &AtomicU16 {
-        // SAFETY: inside the area, aligned to 2 (all offsets used are even), and only accessed
-        // atomically, by us and by the device.
-        unsafe { &*self.memory.at::<AtomicU16>(offset) }
-    }
-
-    fn used_event(&self) -> &AtomicU16 {
-        self.atomic(self.available_at + 4 + 2 * usize::from(self.size()))
+        let len = (pieces.len() * size_of::<Descriptor>()) as u32;
+        let address = phys_of(table.as_ptr()).0;
+        self.shared.set_descriptor(head, Descriptor { address, len, flags: INDIRECT, next: 0 });
     }
 
     /// Shows the added requests to the device; true if it wants to be notified of them.
@@ -274,15 +230,14 @@ impl<T> Ring<T> {
         if self.shown == self.available {
             return false;
         }
-        self.atomic(self.available_at + 2).store(self.available, Ordering::Release);
+        self.shared.show_available(self.available);
         // The device first sets its wish and then looks for requests; we the other way round.
         fence(Ordering::SeqCst);
         let old = core::mem::replace(&mut self.shown, self.available);
         if self.options.event_idx {
-            let event = self.atomic(self.used_at + 4 + 8 * usize::from(self.size())).load(Ordering::Relaxed);
-            crossed(event, self.available, old)
+            crossed(self.shared.available_event(), self.available, old)
         } else {
-            self.atomic(self.used_at).load(Ordering::Relaxed) & NO_NOTIFY == 0
+            self.shared.device_flags() & NO_NOTIFY == 0
         }
     }
 
@@ -293,36 +248,46 @@ impl<T> Ring<T> {
         if self.used == self.used_seen && !self.look() {
             return None;
         }
-        let element = self.used_at + 4 + 8 * usize::from(self.used & self.mask);
-        // SAFETY: elements of the used ring; reading them is harmless whatever the device does.
-        let (id, len) = unsafe {
-            (self.memory.at::<u32>(element).read_volatile(), self.memory.at::<u32>(element + 4).read_volatile())
-        };
-        let size = u32::from(self.size());
-        let Some(slot) = self.slots.get_mut(id as usize).filter(|_| id < size) else {
+        let (id, len) = self.shared.used_element(self.used);
+        let Some(slot) = self.slots.get_mut(id as usize) else {
             return self.fail("a used id is out of range");
         };
-        let Some(token) = slot.token.take() else {
+        let count = slot.count;
+        if count == 0 {
             return self.fail("a used id is not in flight");
-        };
-        // A request without a writable byte has no length to lie about: devices put anything there.
-        let written = len.min(slot.writable);
-        if len > written && slot.writable != 0 && !self.options.lenient {
-            // The memory was the device's; it stays so until the reset.
-            slot.token = Some(token);
-            return self.fail("a used length is greater than the buffer");
         }
+        let mut written = len;
+        if written > slot.writable {
+            // A request without a writable byte has no length to lie about: devices put anything there. Else the
+            // memory was the device's, and stays so until the reset.
+            if slot.writable != 0 && !self.options.lenient {
+                return self.fail("a used length is greater than the buffer");
+            }
+            written = slot.writable;
+        }
+        // SAFETY: `count` was not 0, so `enter` has written the token; now it is 0, so this is the only reading.
+        let token = unsafe { slot.token.assume_init_read() };
+        slot.count = 0;
         let head = id as u16;
-        let mut tail = head;
-        for _ in 1..slot.count {
-            tail = self.next[usize::from(tail)];
+        self.free += count;
+        if count == 1 {
+            slot.next = self.free_head;
+        } else {
+            self.free_chain(head, count);
         }
-        self.free += slot.count;
-        self.next[usize::from(tail)] = self.free_head;
         self.free_head = head;
         self.in_flight -= 1;
         self.used = self.used.wrapping_add(1);
         Some((token, written))
+    }
+
+    /// Links the end of a chain that comes back to the free list.
+    fn free_chain(&mut self, head: u16, count: u16) {
+        let mut tail = head;
+        for _ in 1..count {
+            tail = self.slots[usize::from(tail)].next;
+        }
+        self.slots[usize::from(tail)].next = self.free_head;
     }
 
     #[cold]
@@ -335,7 +300,7 @@ impl<T> Ring<T> {
     /// Looks how far the device is; true if there is something to pop.
     #[inline]
     fn look(&mut self) -> bool {
-        let index = self.atomic(self.used_at + 2).load(Ordering::Acquire);
+        let index = self.shared.used_index();
         if index == self.used || self.broken.is_some() {
             return false;
         }
@@ -352,9 +317,9 @@ impl<T> Ring<T> {
     pub fn disable_interrupts(&mut self) {
         if self.options.event_idx {
             // An index that the device has passed already: it comes round only after 65536 requests.
-            self.used_event().store(self.used.wrapping_sub(1), Ordering::Relaxed);
+            self.shared.set_used_event(self.used.wrapping_sub(1));
         } else {
-            self.atomic(self.available_at).store(NO_INTERRUPT, Ordering::Relaxed);
+            self.shared.set_flags(NO_INTERRUPT);
         }
     }
 
@@ -371,13 +336,13 @@ impl<T> Ring<T> {
     pub fn enable_interrupts_after(&mut self, n: u16) -> bool {
         let n = n.max(1);
         if self.options.event_idx {
-            self.used_event().store(self.used.wrapping_add(n - 1), Ordering::Relaxed);
+            self.shared.set_used_event(self.used.wrapping_add(n - 1));
         } else {
-            self.atomic(self.available_at).store(0, Ordering::Relaxed);
+            self.shared.set_flags(0);
         }
         // The device first publishes, then looks at our wish; we the other way round.
         fence(Ordering::SeqCst);
-        let index = self.atomic(self.used_at + 2).load(Ordering::Acquire);
+        let index = self.shared.used_index();
         let wanted = if self.options.event_idx { n } else { 1 };
         self.broken.is_none() && index.wrapping_sub(self.used) >= wanted
     }
@@ -386,20 +351,32 @@ impl<T> Ring<T> {
     pub fn drain(&mut self, why: &'static str) -> Vec<T> {
         self.broken.get_or_insert(why);
         self.used_seen = self.used;
-        self.slots.iter_mut().filter_map(|s| s.token.take()).collect()
+        let in_flight = self.slots.iter_mut().filter(|slot| slot.count != 0);
+        in_flight
+            .map(|slot| {
+                slot.count = 0;
+                // SAFETY: as in `pop`.
+                unsafe { slot.token.assume_init_read() }
+            })
+            .collect()
     }
 }
 
-// The fake device of the tests is known to be done when its driver goes.
-#[cfg(not(any(test, feature = "fake")))]
+/// A piece as a descriptor.
+#[inline]
+fn describe(piece: &Piece, more: bool, next: u16) -> Descriptor {
+    let flags = if more { NEXT } else { 0 } | if piece.writable { WRITE } else { 0 };
+    Descriptor { address: piece.address.0, len: piece.len, flags, next }
+}
+
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
-        // The device may still know the requests: their memory must not get a new owner.
-        for slot in &mut self.slots {
-            if let Some(token) = slot.token.take() {
-                core::mem::forget(token);
-                core::mem::forget(core::mem::take(&mut slot.table));
-            }
+        // The device may still know the requests: their memory must not get a new owner. So tokens are forgotten (by
+        // themselves), and tables. The fake device of the tests is known to be done when its driver goes.
+        if cfg!(any(test, feature = "fake")) {
+            drop(self.drain("the driver is gone"));
+        } else {
+            core::mem::forget(core::mem::take(&mut self.tables));
         }
     }
 }

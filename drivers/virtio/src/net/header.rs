@@ -17,24 +17,38 @@ const GSO_ECN: u8 = 0x80;
 /// The header for a frame to send; the first [`SHORT`] bytes are the short form.
 #[inline]
 pub(crate) fn encode(offload: &Offload) -> [u8; LONG] {
-    let mut h = [0; LONG];
-    if let Some((start, offset)) = offload.checksum {
-        h[0] = NEEDS_CSUM;
-        h[6..8].copy_from_slice(&start.to_le_bytes());
-        h[8..10].copy_from_slice(&offset.to_le_bytes());
+    let (mut flags, mut kind, mut header_len, mut size, mut start, mut offset) = (0, GSO_NONE, 0, 0, 0, 0);
+    if let Some(checksum) = offload.checksum {
+        flags = NEEDS_CSUM;
+        (start, offset) = checksum;
     }
     if let Some(segment) = offload.segment {
-        h[1] = if segment.ipv6 { GSO_TCPV6 } else { GSO_TCPV4 };
-        h[2..4].copy_from_slice(&segment.header_len.to_le_bytes());
-        h[4..6].copy_from_slice(&segment.size.to_le_bytes());
+        kind = if segment.ipv6 { GSO_TCPV6 } else { GSO_TCPV4 };
+        (header_len, size) = (segment.header_len, segment.size);
     }
+    let low = u64::from(flags)
+        | u64::from(kind) << 8
+        | u64::from(header_len) << 16
+        | u64::from(size) << 32
+        | u64::from(start) << 48;
+    let mut h = [0; LONG];
+    h[..8].copy_from_slice(&low.to_le_bytes());
+    h[8..].copy_from_slice(&u32::from(offset).to_le_bytes());
     h
 }
 
-/// What a received header says about a frame of `len` bytes; `None` if it contradicts the frame: then the
-/// frame is dropped.
+/// What a received header (in the long form, of which the count is not looked at) says about a frame of `len` bytes;
+/// `None` if it contradicts the frame: then the frame is dropped.
 #[inline]
-pub(crate) fn decode(h: &[u8; SHORT], len: usize) -> Option<Offload> {
+pub(crate) fn decode(h: &[u8; LONG], len: usize) -> Option<Offload> {
+    // Nothing done and nothing to do: flags and kind are 0.
+    if h[0] | h[1] == 0 {
+        return Some(Offload::default());
+    }
+    decode_offload(h, len)
+}
+
+fn decode_offload(h: &[u8; LONG], len: usize) -> Option<Offload> {
     let word = |at: usize| u16::from_le_bytes([h[at], h[at + 1]]);
     let mut offload = Offload { checksum_valid: h[0] & (DATA_VALID | NEEDS_CSUM) != 0, ..Offload::default() };
     if h[0] & NEEDS_CSUM != 0 {
@@ -51,8 +65,8 @@ pub(crate) fn decode(h: &[u8; SHORT], len: usize) -> Option<Offload> {
         if !matches!(kind, GSO_TCPV4 | GSO_TCPV6) || size == 0 {
             return None;
         }
-        offload.segment =
-            Some(Segment { ipv6: kind == GSO_TCPV6, size, header_len: (usize::from(header_len)).min(len) as u16 });
+        let header_len = usize::from(header_len).min(len) as u16;
+        offload.segment = Some(Segment { ipv6: kind == GSO_TCPV6, size, header_len });
     }
     Some(offload)
 }
@@ -75,15 +89,14 @@ mod tests {
             segment: Some(Segment { ipv6: true, size: 1440, header_len: 74 }),
         };
         let h = encode(&offload);
-        let short = h[..SHORT].try_into().unwrap();
-        assert_eq!(decode(&short, 2000), Some(offload));
-        assert_eq!(decode(&short, 40), None, "the checksum lies outside");
+        assert_eq!(decode(&h, 2000), Some(offload));
+        assert_eq!(decode(&h, 40), None, "the checksum lies outside");
         assert_eq!(encode(&Offload::default()), [0; LONG]);
     }
 
     #[test]
     fn nonsense_is_dropped() {
-        let mut h = [0; SHORT];
+        let mut h = [0; LONG];
         h[1] = 3; // UDP fragmentation, which was never agreed on.
         assert_eq!(decode(&h, 1000), None);
         h[1] = GSO_TCPV4; // Segments of no bytes.

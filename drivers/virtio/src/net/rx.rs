@@ -3,14 +3,13 @@
 
 use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use hal_core::PAGE_SIZE;
 use hal_core::device::{NET_HEADROOM, NetBuf};
 use hal_core::memory::phys_of;
 
-use super::header::{self, LONG, SHORT};
+use super::header::{self, LONG};
 use crate::ring::{Piece, Ring};
 
 /// Frames up to this size are copied.
@@ -69,6 +68,14 @@ impl Buffer {
             core::slice::from_raw_parts(self.memory.as_ptr().add(offset), len)
         }
     }
+
+    /// The `N` bytes at `offset`, likewise.
+    #[inline]
+    fn array<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let mut array = [0; N];
+        array.copy_from_slice(self.bytes(offset, N));
+        array
+    }
 }
 
 impl Drop for Buffer {
@@ -119,7 +126,7 @@ impl Rx {
         let piece = Piece { address: phys_of(first), len: (buffer.len - start) as u32, writable: true };
         // SAFETY: the token owns the memory, and only gives it out after the pop.
         // If there is no room the buffer is dropped, which is all right.
-        drop(unsafe { self.ring.add(&[piece], buffer) });
+        drop(unsafe { self.ring.add_one(&piece, buffer) });
     }
 
     /// Fills the ring up to the target.
@@ -142,10 +149,7 @@ impl Rx {
                 break;
             };
             taken += 1;
-            if let Some(frame) = self.take(buffer, len as usize) {
-                frames += 1;
-                sink(frame);
-            }
+            frames += usize::from(self.take(buffer, len as usize, sink));
         }
         if taken > 0 {
             // The device used most of what it had: give it more next time.
@@ -159,52 +163,57 @@ impl Rx {
         (frames, self.ring.publish())
     }
 
-    /// One used buffer: a frame, a part of one, or nothing of use. Its place in the ring is filled again.
+    /// One used buffer: a frame, which goes to `sink`, a part of one, or nothing of use. Its place in the ring is
+    /// filled again. True if it was a frame, or the last part of one.
     #[inline]
-    fn take(&mut self, buffer: Buffer, len: usize) -> Option<NetBuf> {
+    fn take(&mut self, buffer: Buffer, len: usize, sink: &mut dyn FnMut(NetBuf)) -> bool {
         if self.joining.is_some() {
-            return self.join(buffer, len);
+            return self.join(buffer, len).map(sink).is_some();
         }
         if len < self.header_len {
             self.lie = Some("a received buffer has no header");
-            return None;
+            return false;
         }
-        let start = data_start(self.header_len);
-        let mut long = [0; LONG];
-        long[..self.header_len].copy_from_slice(buffer.bytes(start, self.header_len));
-        let parts = if self.mergeable { header::buffers(&long) } else { 1 };
+        // There is room for the long form in each buffer, even if the device uses the short one.
+        let header = buffer.array::<LONG>(data_start(self.header_len));
+        let parts = if self.mergeable { header::buffers(&header) } else { 1 };
+        let len = len - self.header_len;
+        if parts != 1 {
+            self.first_part(buffer, len, parts);
+            return false;
+        }
+        let Some(offload) = header::decode(&header, len) else {
+            self.give(buffer);
+            return false;
+        };
+        let frame = if len <= COPY_LIMIT {
+            let copy = copy_of(&buffer, len);
+            self.give(buffer);
+            copy
+        } else {
+            self.keep(buffer, NET_HEADROOM, len)
+        };
+        match frame {
+            Some(mut frame) => {
+                frame.offload = offload;
+                sink(frame);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The first buffer of a frame of several.
+    fn first_part(&mut self, buffer: Buffer, len: usize, parts: u16) {
         if parts == 0 || parts > self.ring.size() {
             self.lie = Some("a frame of an impossible number of buffers");
-            return None;
+            return;
         }
-        let len = len - self.header_len;
-        if parts == 1 {
-            let mut short = [0; SHORT];
-            short.copy_from_slice(&long[..SHORT]);
-            let Some(offload) = header::decode(&short, len) else {
-                self.give(buffer);
-                return None;
-            };
-            let mut frame = if len <= COPY_LIMIT {
-                let copy = copy_of(&buffer, len);
-                self.give(buffer);
-                copy
-            } else {
-                self.keep(buffer, NET_HEADROOM, len)?
-            };
-            frame.offload = offload;
-            return Some(frame);
-        }
-        // The header is judged when the whole length is known; it stays in the headroom until then.
-        match self.keep(buffer, NET_HEADROOM, len) {
-            Some(first) => self.joining = Some((first, parts - 1)),
-            // Out of memory: the rest of the frame must still be skipped.
-            None => {
-                let nothing = NetBuf::from_box(Box::default(), 0, 0);
-                self.joining = Some((nothing, parts - 1));
-            }
-        }
-        None
+        // The header is judged when the whole length is known; it stays in the headroom until then. Out of memory: the
+        // rest of the frame must still be skipped.
+        let first = self.keep(buffer, NET_HEADROOM, len);
+        let first = first.unwrap_or_else(|| NetBuf::from_box(Box::default(), 0, 0));
+        self.joining = Some((first, parts - 1));
     }
 
     /// Turns a buffer into part of a frame, if there is another to take its place.
@@ -241,18 +250,23 @@ impl Rx {
         }
         let total = frame.len() + frame.more.iter().map(NetBuf::len).sum::<usize>();
         let start = data_start(self.header_len);
-        let mut short = [0; SHORT];
-        short.copy_from_slice(&frame.raw().0[start..start + SHORT]);
-        frame.offload = header::decode(&short, total)?;
+        let header = frame.raw().0.get(start..)?.first_chunk()?;
+        frame.offload = header::decode(header, total)?;
         Some(frame)
     }
 }
 
-/// A copy of the `len` bytes of a frame.
+/// A copy of the `len` bytes of a frame; `None` when memory is out.
 #[inline]
-fn copy_of(buffer: &Buffer, len: usize) -> NetBuf {
-    let mut bytes = Vec::with_capacity(COPY_HEADROOM + len);
-    bytes.extend_from_slice(&[0; COPY_HEADROOM]);
-    bytes.extend_from_slice(buffer.bytes(NET_HEADROOM, len));
-    NetBuf::from_box(bytes.into_boxed_slice(), COPY_HEADROOM, len)
+fn copy_of(buffer: &Buffer, len: usize) -> Option<NetBuf> {
+    let copy = Buffer::new(COPY_HEADROOM + len)?;
+    // SAFETY: `copy` has that many bytes behind its headroom, and is another object.
+    unsafe {
+        core::ptr::copy_nonoverlapping(
+            buffer.bytes(NET_HEADROOM, len).as_ptr(),
+            copy.memory.as_ptr().add(COPY_HEADROOM),
+            len,
+        )
+    };
+    Some(NetBuf::from_box(copy.into_bytes(), COPY_HEADROOM, len))
 }

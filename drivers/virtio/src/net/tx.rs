@@ -6,7 +6,7 @@ use alloc::collections::VecDeque;
 use hal_core::device::NetBuf;
 use hal_core::memory::phys_of;
 
-use super::header;
+use super::header::{self, LONG, SHORT};
 use crate::dma::DmaArea;
 use crate::ring::{Piece, Ring};
 
@@ -108,25 +108,17 @@ impl Tx {
     #[inline]
     fn add(&mut self, mut packet: NetBuf) {
         let header = header::encode(&packet.offload);
-        let header = &header[..self.header_len];
-        let own = self.any_layout
-            && match packet.push_front(self.header_len) {
-                Some(room) => {
-                    room.copy_from_slice(header);
-                    true
-                }
-                None => false,
-            };
+        let own = self.any_layout && put_header(&mut packet, &header, self.header_len);
         if own && packet.more.is_empty() {
             // SAFETY: the token owns the memory that the piece names; it is freed after the pop.
-            drop(unsafe { self.ring.add(&[piece(&packet)], packet) });
+            drop(unsafe { self.ring.add_one(&piece(&packet), packet) });
             return;
         }
         let mut pieces = [piece(&packet); MAX_PIECES];
         let mut count = 0;
         if !own {
             let place = HEADER_STRIDE * usize::from(self.ring.next_head());
-            self.headers.write(place, header);
+            self.headers.write(place, &header[..self.header_len]);
             pieces[0] = Piece { address: self.headers.phys(place), len: self.header_len as u32, writable: false };
             count = 1;
         }
@@ -139,6 +131,18 @@ impl Tx {
         // SAFETY: as above; and the header's place belongs to this request until it is popped.
         drop(unsafe { self.ring.add(&pieces[..count], packet) });
     }
+}
+
+/// Puts the header before the packet's first byte; false if there is no room.
+#[inline]
+fn put_header(packet: &mut NetBuf, header: &[u8; LONG], header_len: usize) -> bool {
+    // The two lengths apart, so that each is a few moves and no call.
+    match packet.push_front(header_len) {
+        Some(room) if header_len == LONG => room.copy_from_slice(header),
+        Some(room) => room.copy_from_slice(&header[..SHORT]),
+        None => return false,
+    }
+    true
 }
 
 #[inline]
