@@ -352,7 +352,9 @@ pub(super) fn kick_if_running(thread: &Thread) {
 /// On the way back to the application: what `attention` asks for. Interrupts are enabled. The caller looks
 /// at signals (`Thread::interrupted`) itself.
 pub fn attend() {
-    let attention = percpu::this().attention.fetch_and(!SIGNAL, Ordering::Relaxed);
+    // An interrupt between the clearing of WORK and the taking of the work leaves the bit set with nothing behind it:
+    // so it is cleared here, before the look at what is pending.
+    let attention = percpu::this().attention.fetch_and(!(SIGNAL | super::cpu::WORK), Ordering::Relaxed);
     if attention & RESCHEDULE != 0 {
         schedule();
     } else {
