@@ -237,13 +237,14 @@ pub(super) fn meta_of<T>(pointer: *const T) -> &'static FrameMeta {
 }
 
 /// A counted handle to a frame that was reserved at boot (of the kernel's image, of a module) and stays so: the handle never
-/// frees it. `None` if the frame's section is not open.
+/// frees it. `None` if there is no memory for its metadata.
 ///
 /// # Safety
 /// The frame is reserved for good and mapped in the direct map.
 pub unsafe fn of_reserved(at: PhysAddr) -> Option<base::Frame> {
     // One reference for ever, one for the handle.
-    section::try_meta(number(at))?.refs.fetch_add(2, Ordering::Relaxed);
+    section::ensure(number(at)).then_some(())?;
+    section::meta(number(at)).refs.fetch_add(2, Ordering::Relaxed);
     let address = core::ptr::NonNull::new(hal_core::memory::direct(at))?;
     // SAFETY: the frame has metadata, is mapped by the caller's word, and the handle's reference was just added.
     Some(unsafe { base::Frame::from_raw(address) })

@@ -264,6 +264,10 @@ fn open_next(home: usize) -> bool {
     if let Some(info) = INFO.get() {
         while let Some(section) = next_section(info) {
             NEXT.store(section + 1, Ordering::Relaxed);
+            // Opened out of its turn by `ensure`.
+            if entry((section * FRAMES) as u32) != 0 {
+                continue;
+            }
             opened = open(info, section, home);
             if opened {
                 break;
@@ -337,6 +341,42 @@ fn open(info: &BootInfo, section: u64, home: usize) -> bool {
         });
     });
     true
+}
+
+/// Gives `frame` metadata if it has none: opens its section out of its turn or, where too little of that is usable (a
+/// boot module fills it), takes memory for the metadata elsewhere. False if there is no memory for that.
+pub fn ensure(frame: u32) -> bool {
+    let section = u64::from(frame) / FRAMES;
+    if entry(frame) != 0 {
+        return true;
+    }
+    // Before the lock: taking frames may open a section itself.
+    let Some(spare) = super::frame::alloc_for(META_FRAMES.trailing_zeros() as u8, super::frame::Purpose::Kernel) else {
+        return false;
+    };
+    let me = percpu::cpu_id() as u32 + 1;
+    while OPENING.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        core::hint::spin_loop();
+    }
+    let opened = entry(frame) != 0 || INFO.get().is_some_and(|info| open(info, section, home()));
+    let leaf = ROOT[section as usize / FAN_OUT % FAN_OUT].load(Ordering::Acquire) as *const Leaf;
+    let leaf = if leaf.is_null() && section < FAN_OUT as u64 { &raw const FIRST_LEAF } else { leaf };
+    let adopted = !opened && !leaf.is_null();
+    if adopted {
+        let at: *mut FrameMeta = direct(spare);
+        // SAFETY: just allocated. All-zero metadata is valid.
+        unsafe { super::frame::zero(at.cast(), META_FRAMES as usize) };
+        ROOT[section as usize / FAN_OUT].store(leaf as u64, Ordering::Release);
+        // SAFETY: a leaf, which lives for ever.
+        let leaf = unsafe { &*leaf };
+        leaf[section as usize % FAN_OUT].store(at as u64 | home() as u64, Ordering::Release);
+    }
+    OPENING.store(0, Ordering::Release);
+    if !adopted {
+        // SAFETY: allocated above, and not used.
+        unsafe { super::frame::free(spare, META_FRAMES.trailing_zeros() as u8) };
+    }
+    opened || adopted
 }
 
 /// Takes over the memory map.
