@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use base::io::{In, Out};
-use base::{Errno, Events, PageSource, Result, Subject};
+use base::{Errno, Events, Once, PageSource, Result, Subject};
 
 use crate::types::{DirEntry, OpenFlags, Stat};
 use crate::vfs::Path;
@@ -24,6 +24,16 @@ bitflags::bitflags! {
 #[derive(Debug)]
 pub struct Status(AtomicU32);
 
+/// A bit that no flag has.
+const LOCKED: u32 = 1 << 31;
+
+static RELEASE_LOCKS: Once<fn(usize)> = Once::new();
+
+/// Tells once how the locks of the open file at an address are released.
+pub fn set_release_locks(release: fn(usize)) {
+    RELEASE_LOCKS.call_once(|| release);
+}
+
 impl Status {
     /// With these flags (without those that only matter to `open`).
     pub const fn new(flags: OpenFlags) -> Self {
@@ -33,7 +43,7 @@ impl Status {
     /// The flags now.
     #[inline]
     pub fn get(&self) -> OpenFlags {
-        OpenFlags::from_bits_retain(self.0.load(Ordering::Relaxed))
+        OpenFlags::from_bits_retain(self.0.load(Ordering::Relaxed) & !LOCKED)
     }
     /// Replaces the flags that may change; the others stay.
     pub fn set(&self, flags: OpenFlags) {
@@ -47,6 +57,18 @@ impl Status {
             self.0.fetch_or(flag.bits(), Ordering::Relaxed);
         } else {
             self.0.fetch_and(!flag.bits(), Ordering::Relaxed);
+        }
+    }
+    /// The file holds locks: its end must release them.
+    pub fn set_locked(&self) {
+        self.0.fetch_or(LOCKED, Ordering::Relaxed);
+    }
+    /// For the drop of a file at `address`: releases its locks.
+    pub fn release_locks(&self, address: usize) {
+        if self.0.load(Ordering::Relaxed) & LOCKED != 0
+            && let Some(release) = RELEASE_LOCKS.get()
+        {
+            release(address);
         }
     }
     /// True with `O_NONBLOCK`.

@@ -153,6 +153,7 @@ impl File for RegularFile {
 
 impl Drop for RegularFile {
     fn drop(&mut self) {
+        self.status.release_locks(core::ptr::from_ref(self) as usize);
         closed(&self.path, self.status.get());
     }
 }
@@ -259,6 +260,7 @@ impl DirectoryFile {
 
 impl Drop for DirectoryFile {
     fn drop(&mut self) {
+        self.status.release_locks(core::ptr::from_ref(self) as usize);
         if !self.status.get().contains(OpenFlags::PATH) {
             closed(&self.path, self.status.get());
         }

@@ -39,8 +39,12 @@ pub fn populate(walk: &Walk<'_>) -> Result<()> {
         let new = New::Node(FileType::Char, makedev(major, minor));
         walk.create(format!("/dev/{name}").as_bytes(), new, mode)?;
     }
-    let links =
-        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ];
     for (name, target) in links {
         walk.create(format!("/dev/{name}").as_bytes(), New::Symlink(target.as_bytes()), 0o777)?;
     }
@@ -88,9 +92,7 @@ fn open_char(dev: u64, flags: OpenFlags) -> Result<Arc<dyn File>> {
         }
         (TTY, 1) => Ok(stdio::reopen(flags)),
         (TTY, 2) => Ok(pty::open_master(flags)?),
-        (major, minor) if (PTS..PTS + 8).contains(&major) => {
-            Ok(pty::open_slave((major - PTS) * 256 + minor, flags)?)
-        }
+        (major, minor) if (PTS..PTS + 8).contains(&major) => Ok(pty::open_slave((major - PTS) * 256 + minor, flags)?),
         _ => Err(Errno::ENXIO),
     }
 }
@@ -373,4 +375,3 @@ impl Inode for FileInode {
         Ok(())
     }
 }
-

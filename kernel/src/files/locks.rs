@@ -69,10 +69,7 @@ fn identity(file: &Arc<dyn File>) -> usize {
 
 impl Range {
     fn conflicts(&self, other: &Self) -> bool {
-        self.owner != other.owner
-            && (self.write || other.write)
-            && self.start < other.end
-            && other.start < self.end
+        self.owner != other.owner && (self.write || other.write) && self.start < other.end && other.start < self.end
     }
 }
 
@@ -98,9 +95,8 @@ fn apply(list: &mut Vec<Range>, new: Range, unlock: bool) {
     kept.sort_by_key(|r| r.start);
     let mut merged: Vec<Range> = Vec::with_capacity(kept.len());
     for range in kept {
-        let joined = merged
-            .iter_mut()
-            .find(|m| m.owner == range.owner && m.write == range.write && m.end == range.start);
+        let joined =
+            merged.iter_mut().find(|m| m.owner == range.owner && m.write == range.write && m.end == range.start);
         match joined {
             Some(before) => before.end = range.end,
             None => merged.push(range),
@@ -122,11 +118,13 @@ pub fn flock(file: &Arc<dyn File>, operation: u32) -> Result<()> {
         LOCK_SH => false,
         LOCK_EX => true,
         LOCK_UN => {
-            release_whole(key(file)?, identity(file));
+            let owner = Owner::File(identity(file));
+            release(|lists| &mut lists.whole, Some(key(file)?), |o| o == owner);
             return Ok(());
         }
         _ => return Err(Errno::EINVAL),
     };
+    file.status().set_locked();
     let (key, owner) = (key(file)?, Owner::File(identity(file)));
     let new = Range { owner, write, start: 0, end: u64::MAX };
     let attempt = || {
@@ -147,49 +145,46 @@ pub fn flock(file: &Arc<dyn File>, operation: u32) -> Result<()> {
     CHANGED.wait_until(None, attempt)
 }
 
-fn release_whole(key: Key, file: usize) {
-    let mut lists = LOCKS.lock();
-    if let Some(list) = lists.whole.get_mut(&key) {
-        list.retain(|range| range.owner != Owner::File(file));
-        if list.is_empty() {
-            lists.whole.remove(&key);
+/// Removes what `gone` is true for from the lists, and wakes who waits.
+fn release(lists: fn(&mut Lists) -> &mut BTreeMap<Key, Vec<Range>>, key: Option<Key>, gone: impl Fn(Owner) -> bool) {
+    let mut all = LOCKS.lock();
+    let map = lists(&mut all);
+    match key {
+        Some(key) => {
+            if let Some(list) = map.get_mut(&key) {
+                list.retain(|range| !gone(range.owner));
+                if list.is_empty() {
+                    map.remove(&key);
+                }
+            }
         }
+        None => map.retain(|_, list| {
+            list.retain(|range| !gone(range.owner));
+            !list.is_empty()
+        }),
     }
-    count(&lists);
-    drop(lists);
-    CHANGED.wake_all();
-}
-
-fn release_records(key: Key, owner: Owner) {
-    let mut lists = LOCKS.lock();
-    if let Some(list) = lists.records.get_mut(&key) {
-        list.retain(|range| range.owner != owner);
-        if list.is_empty() {
-            lists.records.remove(&key);
-        }
-    }
-    count(&lists);
-    drop(lists);
+    count(&all);
+    drop(all);
     CHANGED.wake_all();
 }
 
 /// A descriptor of the running process was closed: its POSIX locks on that file go, whatever other descriptors
-/// it has; locks of the open file go with the last descriptor anywhere.
+/// it has.
 pub fn closed(file: &Arc<dyn File>) {
     if COUNT.load(Ordering::Acquire) == 0 {
         return;
     }
-    let Ok(key) = key(file) else {
-        return;
-    };
-    if let Some(process) = sched::current().process() {
-        release_records(key, Owner::Process(process.pid));
+    if let (Ok(key), Some(process)) = (key(file), sched::current().process()) {
+        let owner = Owner::Process(process.pid);
+        release(|lists| &mut lists.records, Some(key), |o| o == owner);
     }
-    // The caller's reference is the last.
-    if Arc::strong_count(file) == 1 {
-        release_records(key, Owner::File(identity(file)));
-        release_whole(key, identity(file));
-    }
+}
+
+/// The open file at this address ends, and its locks with it: the `fs` crate's hook.
+pub fn file_gone(address: usize) {
+    let owner = Owner::File(address);
+    release(|lists| &mut lists.whole, None, |o| o == owner);
+    release(|lists| &mut lists.records, None, |o| o == owner);
 }
 
 /// `struct flock` of x86-64: type, whence, start, length, pid.
@@ -244,6 +239,9 @@ pub fn control(file: &Arc<dyn File>, command: u32, address: usize, ofd: bool) ->
         F_WRLCK if !flags.writable() => return Err(Errno::EBADF),
         F_RDLCK | F_WRLCK | F_UNLCK => {}
         _ => return Err(Errno::EINVAL),
+    }
+    if ofd {
+        file.status().set_locked();
     }
     let unlock = request.kind == F_UNLCK;
     let me = match request.range.owner {

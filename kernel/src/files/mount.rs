@@ -35,6 +35,7 @@ pub fn root() -> Option<&'static Path> {
 pub fn set_up(dentry: Arc<Dentry>, kind: &'static str) -> Result<Path> {
     mm::register_shrinker(reclaim);
     fs::inode::set_open_special(dev::open_special);
+    fs::file::set_release_locks(super::locks::file_gone);
     let root = ROOT.call_once(|| vfs::root_mount(dentry, kind)).clone();
     let cred = Credentials::root();
     let walk = Walk { root: &root, start: &root, cred: &cred };

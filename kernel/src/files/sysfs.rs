@@ -119,24 +119,36 @@ fn cgroup() -> Node {
     dir(alloc::vec![
         ("cgroup.controllers", fixed("cpuset cpu io memory pids\n")),
         ("cgroup.max.depth", fixed("max\n")),
-        ("cgroup.procs", text(|| {
-            crate::process::ids::processes().iter().map(|p| format!("{}\n", p.pid)).collect()
-        })),
+        (
+            "cgroup.procs",
+            text(|| { crate::process::ids::processes().iter().map(|p| format!("{}\n", p.pid)).collect() })
+        ),
         ("cgroup.subtree_control", fixed("\n")),
         ("cgroup.threads", fixed("1\n")),
         ("cgroup.type", fixed("domain\n")),
         ("cpu.max", fixed("max 100000\n")),
-        ("cpu.stat", text(|| {
-            let busy: u64 = (0..sched::online()).map(|n| { let c = sched::cpu_stats(n); c.user_ns + c.system_ns }).sum();
-            format!("usage_usec {}\nuser_usec {}\nsystem_usec 0\n", busy / 1000, busy / 1000)
-        })),
+        (
+            "cpu.stat",
+            text(|| {
+                let busy: u64 = (0..sched::online())
+                    .map(|n| {
+                        let c = sched::cpu_stats(n);
+                        c.user_ns + c.system_ns
+                    })
+                    .sum();
+                format!("usage_usec {}\nuser_usec {}\nsystem_usec 0\n", busy / 1000, busy / 1000)
+            })
+        ),
         ("cpu.weight", fixed("100\n")),
         ("cpuset.cpus.effective", text(cpu_list)),
         ("cpuset.mems.effective", fixed("0\n")),
-        ("memory.current", text(|| {
-            let stats = mm::frame::stats();
-            format!("{}\n", (stats.total - stats.free) as u64 * 4096)
-        })),
+        (
+            "memory.current",
+            text(|| {
+                let stats = mm::frame::stats();
+                format!("{}\n", (stats.total - stats.free) as u64 * 4096)
+            })
+        ),
         ("memory.high", fixed("max\n")),
         ("memory.max", fixed("max\n")),
         ("memory.swap.current", fixed("0\n")),
@@ -175,8 +187,19 @@ fn block_devices() -> Node {
 
 static INTERFACES: SpinLock<BTreeMap<String, Attribute>> = SpinLock::new(BTreeMap::new());
 const ATTRIBUTES: &[&str] = &[
-    "address", "addr_len", "broadcast", "carrier", "duplex", "flags", "ifindex", "iflink", "mtu", "operstate", "speed",
-    "tx_queue_len", "type",
+    "address",
+    "addr_len",
+    "broadcast",
+    "carrier",
+    "duplex",
+    "flags",
+    "ifindex",
+    "iflink",
+    "mtu",
+    "operstate",
+    "speed",
+    "tx_queue_len",
+    "type",
 ];
 
 /// Adds `/sys/class/net/NAME`; `attribute(interface, attribute)` gives the texts.
@@ -236,26 +259,35 @@ pub fn tree() -> Node {
     let system = dir(alloc::vec![
         ("cpu", numbered(cpus, "cpu", sched::online, cpu)),
         ("node", numbered(nodes, "node", || 1, node)),
-        ("clocksource", dir(alloc::vec![("clocksource0", dir(alloc::vec![
-            ("available_clocksource", fixed("tsc\n")),
-            ("current_clocksource", fixed("tsc\n")),
-        ]))])),
+        (
+            "clocksource",
+            dir(alloc::vec![(
+                "clocksource0",
+                dir(alloc::vec![("available_clocksource", fixed("tsc\n")), ("current_clocksource", fixed("tsc\n")),])
+            )])
+        ),
     ]);
-    let huge = dir(alloc::vec![("hugepages-2048kB", dir(alloc::vec![
-        ("free_hugepages", fixed("0\n")),
-        ("nr_hugepages", fixed("0\n")),
-        ("nr_overcommit_hugepages", fixed("0\n")),
-    ]))]);
+    let huge = dir(alloc::vec![(
+        "hugepages-2048kB",
+        dir(alloc::vec![
+            ("free_hugepages", fixed("0\n")),
+            ("nr_hugepages", fixed("0\n")),
+            ("nr_overcommit_hugepages", fixed("0\n")),
+        ])
+    )]);
     dir(alloc::vec![
         ("block", block_devices()),
         ("bus", dir(alloc::vec![])),
         ("class", dir(alloc::vec![("block", block_devices()), ("net", interfaces())])),
         ("devices", dir(alloc::vec![("system", system), ("virtual", dir(alloc::vec![("net", interfaces())]))])),
         ("fs", dir(alloc::vec![("cgroup", cgroup())])),
-        ("kernel", dir(alloc::vec![("mm", dir(alloc::vec![
-            ("hugepages", huge),
-            ("transparent_hugepage", transparent_huge_pages()),
-        ]))])),
+        (
+            "kernel",
+            dir(alloc::vec![(
+                "mm",
+                dir(alloc::vec![("hugepages", huge), ("transparent_hugepage", transparent_huge_pages()),])
+            )])
+        ),
         ("module", dir(alloc::vec![])),
         ("power", dir(alloc::vec![])),
     ])

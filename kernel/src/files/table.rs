@@ -166,3 +166,13 @@ impl FdTable {
         (0..inner.slots.len()).filter(|&fd| inner.slots[fd].is_some()).map(|fd| fd as i32).collect()
     }
 }
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        // The process ends: as if it closed each.
+        let slots = core::mem::take(&mut self.inner.get_mut().slots);
+        for slot in slots.into_iter().flatten() {
+            super::closed(&slot.file);
+        }
+    }
+}

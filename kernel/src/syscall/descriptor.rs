@@ -59,11 +59,8 @@ fn openat2(args: &Args) -> Result<u64> {
     }
     let flags = u32::try_from(raw).ok().and_then(OpenFlags::from_bits).ok_or(Errno::EINVAL)?;
     let known = Resolve::NO_XDEV | Resolve::NO_MAGICLINKS | Resolve::NO_SYMLINKS | Resolve::BENEATH | Resolve::IN_ROOT;
-    let resolve = u32::try_from(resolve)
-        .ok()
-        .and_then(Resolve::from_bits)
-        .filter(|r| known.contains(*r))
-        .ok_or(Errno::EINVAL)?;
+    let resolve =
+        u32::try_from(resolve).ok().and_then(Resolve::from_bits).filter(|r| known.contains(*r)).ok_or(Errno::EINVAL)?;
     if resolve.contains(Resolve::BENEATH | Resolve::IN_ROOT) {
         return Err(Errno::EINVAL);
     }

@@ -112,8 +112,8 @@ fn make_signalfd(args: &Args, flags: u32) -> Result<u64> {
     if args.usize(2) != 8 {
         return Err(Errno::EINVAL);
     }
-    let (status, close_on_exec) = plain_flags(flags)?;
     let mask: u64 = user::read(args.usize(1))?;
+    let (status, close_on_exec) = plain_flags(flags)?;
     if args.int(0) == -1 {
         return files::install(SignalFd::create(mask, status)?, close_on_exec).map(|fd| fd as u64);
     }

@@ -124,8 +124,7 @@ fn poll(args: &Args) -> Result<u64> {
 fn ppoll(args: &Args) -> Result<u64> {
     let deadline = deadline_timespec(args.optional(2))?;
     let mask = mask(args.optional(3), args.usize(4))?;
-    let result =
-        signal::with_temporary_mask(mask, || poll_list(args.usize(0), args.u32(1) as usize, deadline));
+    let result = signal::with_temporary_mask(mask, || poll_list(args.usize(0), args.u32(1) as usize, deadline));
     write_remaining(args.optional(2), deadline, false);
     result
 }

@@ -101,6 +101,30 @@ impl Memory {
         Ok(Self::Many(segments))
     }
 
+    /// Bytes in all.
+    fn len(&self) -> usize {
+        match self {
+            Self::One(_, len) => *len,
+            Self::Many(segments) => segments.iter().map(|segment| segment.len).sum(),
+        }
+    }
+
+    /// The first `most` bytes of it.
+    fn cut(&self, most: usize) -> Self {
+        match self {
+            Self::One(address, len) => Self::One(*address, (*len).min(most)),
+            Self::Many(segments) => {
+                let mut left = most;
+                let cut = |segment: &Segment| {
+                    let len = segment.len.min(left);
+                    left -= len;
+                    Segment { len, ..*segment }
+                };
+                Self::Many(segments.iter().map(cut).collect())
+            }
+        }
+    }
+
     /// As the destination of a read.
     #[inline]
     pub fn out(&self) -> Out<'_> {
@@ -136,17 +160,20 @@ pub fn read(file: &dyn File, memory: &Memory, offset: Option<u64>, flags: IoFlag
 pub fn write(file: &dyn File, memory: &Memory, offset: Option<u64>, flags: IoFlags) -> Result<u64> {
     let timeout = file.write_timeout_ns();
     let result = match offset {
-        Some(offset) => {
-            check_file_size(file, Some(offset))?;
-            waiting(file, WRITE_EVENTS, timeout, flags, || file.write_at(offset, &mut memory.input(), flags))
-        }
         None if file.is_stream() => {
             let mut input = memory.input();
             write_stream(file, &mut input, timeout, flags)
         }
-        None => {
-            check_file_size(file, None)?;
-            waiting(file, WRITE_EVENTS, timeout, flags, || file.write(&mut memory.input(), flags))
+        offset => {
+            let cut = match file_size_room(file, offset)? {
+                Some(room) if room < memory.len() as u64 => Some(memory.cut(room as usize)),
+                _ => None,
+            };
+            let memory = cut.as_ref().unwrap_or(memory);
+            waiting(file, WRITE_EVENTS, timeout, flags, || match offset {
+                Some(offset) => file.write_at(offset, &mut memory.input(), flags),
+                None => file.write(&mut memory.input(), flags),
+            })
         }
     };
     if result == Err(Errno::EPIPE) {
@@ -178,14 +205,14 @@ pub fn broken_pipe() {
     let _ = signal::send_thread(sched::current(), SigInfo::kernel(SIGPIPE));
 }
 
-/// `RLIMIT_FSIZE`: writing beyond it is refused, with SIGXFSZ.
-fn check_file_size(file: &dyn File, offset: Option<u64>) -> Result<()> {
+/// Bytes that `RLIMIT_FSIZE` leaves a write, if it limits it. At the limit the write is refused, with SIGXFSZ.
+fn file_size_room(file: &dyn File, offset: Option<u64>) -> Result<Option<u64>> {
     let Some(path) = file.path() else {
-        return Ok(());
+        return Ok(None);
     };
     let limit = sched::current().process().map_or(INFINITY, |process| process.limit(resource::FSIZE));
     if limit == INFINITY || path.inode()?.kind() != FileType::Regular {
-        return Ok(());
+        return Ok(None);
     }
     let at = match offset {
         Some(offset) => offset,
@@ -193,7 +220,7 @@ fn check_file_size(file: &dyn File, offset: Option<u64>) -> Result<()> {
         None => file.seek(0, fs::file::Whence::Current)?,
     };
     if at < limit {
-        return Ok(());
+        return Ok(Some(limit - at));
     }
     let _ = signal::send_thread(sched::current(), SigInfo::kernel(SIGXFSZ));
     Err(Errno::EFBIG)

@@ -85,11 +85,7 @@ fn find(name: &[u8]) -> Result<Node> {
 
 /// As `uname` has it.
 pub fn version() -> String {
-    format!(
-        "Linux version {} (coracle@localhost) (rustc) {}",
-        crate::files::release(),
-        crate::files::build_version()
-    )
+    format!("Linux version {} (coracle@localhost) (rustc) {}", crate::files::release(), crate::files::build_version())
 }
 
 fn meminfo() -> String {
@@ -135,7 +131,8 @@ fn meminfo() -> String {
     for (name, value) in rows {
         let _ = writeln!(out, "{:<16}{value:>8} kB", format!("{name}:"));
     }
-    out += "AnonHugePages:         0 kB\nHugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\n";
+    out +=
+        "AnonHugePages:         0 kB\nHugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\n";
     out += "HugePages_Surp:        0\nHugepagesize:       2048 kB\nHugetlb:               0 kB\n";
     out
 }
@@ -194,31 +191,77 @@ fn flags() -> String {
         (
             one.edx,
             &[
-                (0, "fpu"), (1, "vme"), (2, "de"), (3, "pse"), (4, "tsc"), (5, "msr"), (6, "pae"), (7, "mce"),
-                (8, "cx8"), (9, "apic"), (11, "sep"), (12, "mtrr"), (13, "pge"), (14, "mca"), (15, "cmov"),
-                (16, "pat"), (17, "pse36"), (19, "clflush"), (23, "mmx"), (24, "fxsr"), (25, "sse"), (26, "sse2"),
+                (0, "fpu"),
+                (1, "vme"),
+                (2, "de"),
+                (3, "pse"),
+                (4, "tsc"),
+                (5, "msr"),
+                (6, "pae"),
+                (7, "mce"),
+                (8, "cx8"),
+                (9, "apic"),
+                (11, "sep"),
+                (12, "mtrr"),
+                (13, "pge"),
+                (14, "mca"),
+                (15, "cmov"),
+                (16, "pat"),
+                (17, "pse36"),
+                (19, "clflush"),
+                (23, "mmx"),
+                (24, "fxsr"),
+                (25, "sse"),
+                (26, "sse2"),
                 (28, "ht"),
             ],
         ),
-        (
-            extended.edx,
-            &[(11, "syscall"), (20, "nx"), (26, "pdpe1gb"), (27, "rdtscp"), (29, "lm")],
-        ),
+        (extended.edx, &[(11, "syscall"), (20, "nx"), (26, "pdpe1gb"), (27, "rdtscp"), (29, "lm")]),
         (
             one.ecx,
             &[
-                (0, "pni"), (1, "pclmulqdq"), (9, "ssse3"), (12, "fma"), (13, "cx16"), (17, "pcid"), (19, "sse4_1"),
-                (20, "sse4_2"), (21, "x2apic"), (22, "movbe"), (23, "popcnt"), (24, "tsc_deadline_timer"),
-                (25, "aes"), (26, "xsave"), (28, "avx"), (29, "f16c"), (30, "rdrand"), (31, "hypervisor"),
+                (0, "pni"),
+                (1, "pclmulqdq"),
+                (9, "ssse3"),
+                (12, "fma"),
+                (13, "cx16"),
+                (17, "pcid"),
+                (19, "sse4_1"),
+                (20, "sse4_2"),
+                (21, "x2apic"),
+                (22, "movbe"),
+                (23, "popcnt"),
+                (24, "tsc_deadline_timer"),
+                (25, "aes"),
+                (26, "xsave"),
+                (28, "avx"),
+                (29, "f16c"),
+                (30, "rdrand"),
+                (31, "hypervisor"),
             ],
         ),
         (extended.ecx, &[(0, "lahf_lm"), (5, "abm"), (6, "sse4a")]),
         (
             seven.ebx,
             &[
-                (0, "fsgsbase"), (3, "bmi1"), (5, "avx2"), (7, "smep"), (8, "bmi2"), (9, "erms"), (10, "invpcid"),
-                (16, "avx512f"), (17, "avx512dq"), (18, "rdseed"), (19, "adx"), (20, "smap"), (23, "clflushopt"),
-                (24, "clwb"), (28, "avx512cd"), (29, "sha_ni"), (30, "avx512bw"), (31, "avx512vl"),
+                (0, "fsgsbase"),
+                (3, "bmi1"),
+                (5, "avx2"),
+                (7, "smep"),
+                (8, "bmi2"),
+                (9, "erms"),
+                (10, "invpcid"),
+                (16, "avx512f"),
+                (17, "avx512dq"),
+                (18, "rdseed"),
+                (19, "adx"),
+                (20, "smap"),
+                (23, "clflushopt"),
+                (24, "clwb"),
+                (28, "avx512cd"),
+                (29, "sha_ni"),
+                (30, "avx512bw"),
+                (31, "avx512vl"),
             ],
         ),
     ];
@@ -278,6 +321,6 @@ fn vmstat() -> String {
     )
 }
 
-const DEVICES: &str = "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n";
+const DEVICES: &str =
+    "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n";
 const FILESYSTEMS: &str = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevpts\nnodev\toverlay\n\terofs\n";
-

@@ -42,20 +42,47 @@ fn context(pid: u32, tid: u32) -> Result<Arc<FsContext>> {
 }
 
 const FILES: &[&str] = &[
-    "arch_status", "auxv", "cgroup", "cmdline", "comm", "coredump_filter", "environ", "io", "limits", "loginuid", "maps",
-    "mountinfo", "mounts", "oom_adj", "oom_score", "oom_score_adj", "pagemap", "personality", "sessionid", "smaps",
-    "smaps_rollup", "stat", "statm", "status", "timerslack_ns", "wchan",
+    "arch_status",
+    "auxv",
+    "cgroup",
+    "cmdline",
+    "comm",
+    "coredump_filter",
+    "environ",
+    "io",
+    "limits",
+    "loginuid",
+    "maps",
+    "mountinfo",
+    "mounts",
+    "oom_adj",
+    "oom_score",
+    "oom_score_adj",
+    "pagemap",
+    "personality",
+    "sessionid",
+    "smaps",
+    "smaps_rollup",
+    "stat",
+    "statm",
+    "status",
+    "timerslack_ns",
+    "wchan",
 ];
 const LINKS: &[&str] = &["cwd", "exe", "root"];
 
 /// /proc/PID.
 pub fn directory(pid: u32) -> Node {
-    dynamic(Vec::new(), move |name| entry(pid, pid, name, true), move || {
-        process(pid)?;
-        let mut names = list();
-        names.push((b"task".to_vec(), FileType::Directory));
-        Ok(names)
-    })
+    dynamic(
+        Vec::new(),
+        move |name| entry(pid, pid, name, true),
+        move || {
+            process(pid)?;
+            let mut names = list();
+            names.push((b"task".to_vec(), FileType::Directory));
+            Ok(names)
+        },
+    )
 }
 
 fn list() -> Vec<(Vec<u8>, FileType)> {
@@ -123,7 +150,9 @@ fn entry(pid: u32, tid: u32, name: &[u8], leader: bool) -> Result<Node> {
         b"mountinfo" => file(move || mounts(pid, tid, true)),
         b"cgroup" => text(|| String::from("0::/\n")),
         b"io" => text(|| {
-            String::from("rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n")
+            String::from(
+                "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n",
+            )
         }),
         b"oom_score" => text(|| String::from("0\n")),
         b"oom_score_adj" => file_rw(
@@ -278,9 +307,8 @@ fn status(pid: u32, tid: u32) -> Result<String> {
     let cred = process.credentials();
     let space = process.space().map(|space| space.stats()).unwrap_or_default();
     let letter = state(&process, thread.as_deref());
-    let (pending, blocked) = thread
-        .as_ref()
-        .map_or((0, 0), |t| (t.ext.pending_mask.load(Ordering::Relaxed), t.ext.blocked()));
+    let (pending, blocked) =
+        thread.as_ref().map_or((0, 0), |t| (t.ext.pending_mask.load(Ordering::Relaxed), t.ext.blocked()));
     let actions = process.actions();
     let (mut ignored, mut caught) = (0u64, 0u64);
     for signal in 1..=64 {
@@ -290,9 +318,8 @@ fn status(pid: u32, tid: u32) -> Result<String> {
             _ => caught |= 1 << (signal - 1),
         }
     }
-    let ids = |ids: &crate::process::credentials::Ids| {
-        format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.fs)
-    };
+    let ids =
+        |ids: &crate::process::credentials::Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.fs);
     let groups: String = cred.groups.iter().map(|g| format!("{g} ")).collect();
     let (voluntary, involuntary) = thread.as_ref().map_or((0, 0), |t| t.switches());
     let slots = table(pid, tid).map_or(0, |table| table.numbers().len().next_power_of_two().max(64));
@@ -546,4 +573,3 @@ fn mounts(pid: u32, tid: u32, detailed: bool) -> Result<Vec<u8>> {
     }
     Ok(out)
 }
-

@@ -124,11 +124,14 @@ pub fn tree() -> Node {
         ("kernel", dir(kernel)),
         ("vm", dir(vm)),
         ("fs", dir(fs)),
-        ("net", dir(alloc::vec![
-            ("core", dir(core)),
-            ("ipv4", dir(ipv4)),
-            ("ipv6", dir(alloc::vec![("conf", ipv6)])),
-            ("unix", dir(numbers! { "max_dgram_qlen" = 512 })),
-        ])),
+        (
+            "net",
+            dir(alloc::vec![
+                ("core", dir(core)),
+                ("ipv4", dir(ipv4)),
+                ("ipv6", dir(alloc::vec![("conf", ipv6)])),
+                ("unix", dir(numbers! { "max_dgram_qlen" = 512 })),
+            ])
+        ),
     ])
 }
