@@ -381,6 +381,12 @@ impl TmpInode {
         }
         data.dirty.fetch_sub(dirty_gone, Ordering::Relaxed);
         self.fs.uncharge(dirty_gone);
+        // Mappings must not show what is gone.
+        if gone.iter().any(|frame| frame.references() > 1)
+            && let Some(unmap) = super::UNMAP.get()
+        {
+            unmap(self.identity(), first..end);
+        }
     }
 
     pub(super) fn allocate_data(&self, mode: u32, offset: u64, len: u64) -> Result<()> {

@@ -180,6 +180,16 @@ impl TmpFs {
     }
 }
 
+/// Takes these pages of the file with this identity out of all mappings.
+pub type Unmap = fn((u64, u64), core::ops::Range<u64>);
+
+static UNMAP: base::Once<Unmap> = base::Once::new();
+
+/// Tells once how pages that a file has lost go out of mappings: the kernel's part.
+pub fn set_unmap(unmap: Unmap) {
+    UNMAP.call_once(|| unmap);
+}
+
 // Inodes that may have pages which can be read again.
 static RECLAIMABLE: SpinLock<VecDeque<Weak<TmpInode>>> = SpinLock::new(VecDeque::new());
 
