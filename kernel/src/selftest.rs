@@ -60,8 +60,11 @@ fn deeper(depth: u64) -> u64 {
 fn run_checks() -> ! {
     let mut failed = 0;
     for (name, check) in CHECKS {
-        match check() {
-            Ok(()) => klog::always(format_args!("selftest: ok: {name}")),
+        let start = clock::now_ns();
+        let result = check();
+        let ms = (clock::now_ns() - start) / 1_000_000;
+        match result {
+            Ok(()) => klog::always(format_args!("selftest: ok: {name} ({ms} ms)")),
             Err(why) => {
                 failed += 1;
                 klog::always(format_args!("selftest: FAILED: {name}: {why}"));

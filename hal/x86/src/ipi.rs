@@ -3,6 +3,10 @@
 //! Each CPU has a queue of flushes that others ask for, and two counters: asked and done. Who asks waits until the
 //! other's `done` has passed his number, and answers his own queue meanwhile, so that two CPUs that ask each other, even
 //! with interrupts disabled, both go on.
+//!
+//! A CPU that is halted in the idle loop is left alone when only leaf entries of the application's half changed: it uses
+//! none of them before it leaves the loop, and answers its queue then. (Freed tables are another matter: a CPU
+//! may walk them by speculation. Those come as `Flush::Space`, and wake it.)
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,7 +53,7 @@ impl FlushQueue {
         }
         queue.count = index + 1;
         queue.asked += 1;
-        self.asked.store(queue.asked, Ordering::Release);
+        self.asked.store(queue.asked, Ordering::SeqCst);
         queue.asked
     }
 
@@ -69,7 +73,7 @@ impl FlushQueue {
     }
 
     fn is_waiting(&self) -> bool {
-        self.done.load(Ordering::Acquire) != self.asked.load(Ordering::Acquire)
+        self.done.load(Ordering::Acquire) != self.asked.load(Ordering::SeqCst)
     }
 }
 
@@ -98,16 +102,22 @@ fn without_interrupts<T>(body: impl FnOnce() -> T) -> T {
 /// Flushes on these CPUs and waits until they have done it.
 pub fn flush_cpus(cpus: &CpuSet, what: Flush) {
     let this = percpu::cpu_id();
+    let may_wait = matches!(what, Flush::Range(start, _) if start.0 >> 63 == 0);
+    let mut wait_for = CpuSet::EMPTY;
     for cpu in cpus.iter().filter(|&cpu| cpu != this) {
-        if let Some(other) = running(cpu) {
-            without_interrupts(|| other.flush.push(what));
-            apic::send(other.apic_id(), interrupts::FLUSH);
+        let Some(other) = running(cpu) else { continue };
+        without_interrupts(|| other.flush.push(what));
+        // Ordered against `leave_idle`: it says that it is awake and then looks at its queue.
+        if may_wait && other.idle.load(Ordering::SeqCst) != 0 {
+            continue;
         }
+        apic::send(other.apic_id(), interrupts::FLUSH);
+        wait_for.insert(cpu);
     }
     if cpus.contains(this) {
         paging::flush_local(what);
     }
-    for cpu in cpus.iter().filter(|&cpu| cpu != this) {
+    for cpu in wait_for.iter() {
         let Some(other) = running(cpu) else { continue };
         // Whatever was asked before now includes our request.
         let number = other.flush.asked.load(Ordering::Acquire);
@@ -117,6 +127,22 @@ pub fn flush_cpus(cpus: &CpuSet, what: Flush) {
             }
             core::hint::spin_loop();
         }
+    }
+}
+
+/// Says that this CPU touches nothing of the application's until [`leave_idle`].
+#[inline]
+pub fn enter_idle() {
+    CpuLocal::this().idle.store(1, Ordering::SeqCst);
+}
+
+/// Ends what [`enter_idle`] began: does the flushes that came meanwhile.
+#[inline]
+pub fn leave_idle() {
+    let local = CpuLocal::this();
+    local.idle.store(0, Ordering::SeqCst);
+    if local.flush.is_waiting() {
+        without_interrupts(answer);
     }
 }
 
