@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use crate::panic::{PANIC_CODE, refuse};
 use crate::process::exec::{Init, Strings, spawn_init};
-use crate::{backends, chart, devices, files, klog, mm, sched, selftest};
+use crate::{backends, chart, devices, files, klog, mm, sched, selftest, sockets};
 
 /// Called by the boot code on the boot CPU's stack, interrupts disabled.
 #[unsafe(no_mangle)]
@@ -77,6 +77,11 @@ fn start_program(info: &'static BootInfo, mut line: CommandLine) -> ! {
     if line.chart {
         chart::want();
     }
+    sockets::init(&line.ip, &line.ip6);
+    if let Err(error) = sockets::provide_resolv_conf(&root) {
+        log::warn!("/etc/resolv.conf cannot be provided: {error}");
+    }
+    chart::mark("network");
     let init = Init { path, strings, cwd: line.cwd.clone(), root, files: descriptors };
     if let Err(error) = spawn_init(init) {
         refuse(

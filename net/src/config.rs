@@ -5,8 +5,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use base::{Errno, Result};
-
 use crate::addr::Ip;
 use crate::dhcp::Dhcp;
 use crate::interface::Interface;
@@ -50,63 +48,6 @@ pub enum Config6 {
         /// Default gateway.
         gateway: Option<Ip>,
     },
-}
-
-fn address(text: &str, v4: bool) -> Result<Ip> {
-    let ip: core::net::IpAddr = text.parse().map_err(|_| Errno::EINVAL)?;
-    if ip.is_ipv4() == v4 { Ok(ip.into()) } else { Err(Errno::EINVAL) }
-}
-
-fn network(text: &str, v4: bool) -> Result<(Ip, u8)> {
-    let (ip, prefix) = text.split_once('/').ok_or(Errno::EINVAL)?;
-    let ip = address(ip, v4)?;
-    let prefix: u8 = prefix.parse().map_err(|_| Errno::EINVAL)?;
-    if prefix > if v4 { 32 } else { 128 } || !ip.is_unicast() {
-        return Err(Errno::EINVAL);
-    }
-    Ok((ip, prefix))
-}
-
-impl Config4 {
-    /// From the value of `ip=` (docs/command-line.md). `EINVAL` if it is none.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "none" => return Ok(Self::None),
-            "dhcp" => return Ok(Self::Dhcp),
-            _ => {}
-        }
-        let mut parts = text.split(',');
-        let (ip, prefix) = network(parts.next().unwrap_or(""), true)?;
-        let gateway = match parts.next() {
-            None | Some("") => None,
-            Some(g) => Some(address(g, true)?),
-        };
-        let dns = parts
-            .map(|d| d.parse::<core::net::IpAddr>().map(Ip::from).map_err(|_| Errno::EINVAL))
-            .collect::<Result<_>>()?;
-        Ok(Self::Static { ip, prefix, gateway, dns })
-    }
-}
-
-impl Config6 {
-    /// From the value of `ip6=`. `EINVAL` if it is none.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "none" => return Ok(Self::None),
-            "auto" => return Ok(Self::Auto),
-            _ => {}
-        }
-        let mut parts = text.split(',');
-        let (ip, prefix) = network(parts.next().unwrap_or(""), false)?;
-        let gateway = match parts.next() {
-            None | Some("") => None,
-            Some(g) => Some(address(g, false)?),
-        };
-        if parts.next().is_some() {
-            return Err(Errno::EINVAL);
-        }
-        Ok(Self::Static { ip, prefix, gateway })
-    }
 }
 
 impl Stack {
@@ -168,34 +109,5 @@ impl Stack {
             let _ = writeln!(text, "nameserver {ip}");
         }
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_command_line() {
-        assert_eq!(Config4::parse("dhcp"), Ok(Config4::Dhcp));
-        let ip = |s: &str| Ip::from(s.parse::<core::net::IpAddr>().unwrap());
-        assert_eq!(
-            Config4::parse("10.0.2.15/24,10.0.2.2,10.0.2.3,1.1.1.1"),
-            Ok(Config4::Static {
-                ip: ip("10.0.2.15"),
-                prefix: 24,
-                gateway: Some(ip("10.0.2.2")),
-                dns: alloc::vec![ip("10.0.2.3"), ip("1.1.1.1")],
-            })
-        );
-        for bad in ["", "10.0.2.15", "10.0.2.15/33", "fd00::1/64", "10.0.2.15/24,x", "10.0.2.15/24,10.0.2.2,", "dhcp,"]
-        {
-            assert_eq!(Config4::parse(bad), Err(Errno::EINVAL), "{bad}");
-        }
-        assert_eq!(
-            Config6::parse("fd00::2/64,fd00::1"),
-            Ok(Config6::Static { ip: ip("fd00::2"), prefix: 64, gateway: Some(ip("fd00::1")) })
-        );
-        assert_eq!(Config6::parse("10.0.0.1/8"), Err(Errno::EINVAL));
     }
 }

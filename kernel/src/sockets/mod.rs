@@ -14,33 +14,21 @@ pub mod message;
 mod netlink;
 pub mod options;
 pub mod proc;
+mod start;
 mod unix;
 
 use alloc::sync::Arc;
 
 use base::{Errno, Once, Result};
-use net::config::{Config4, Config6};
 
 pub use file::SocketFile;
+pub use start::{init, provide_resolv_conf};
 
 static STACK: Once<Arc<net::Stack>> = Once::new();
 
 /// The network stack. It has the loopback interface from the first use on.
 pub fn stack() -> &'static Arc<net::Stack> {
     STACK.call_once(env::new_stack)
-}
-
-/// Gives the network interfaces to the stack and starts to configure them: the first as the command line says (`ip=`,
-/// `ip6=`), the others by DHCP and SLAAC. Returns at once; addresses from the network come later.
-pub fn init(v4: &Config4, v6: &Config6) {
-    let stack = stack();
-    for (number, interface) in crate::devices::net::attach(stack).iter().enumerate() {
-        if number == 0 {
-            stack.configure(interface, v4, v6);
-        } else {
-            stack.configure(interface, &Config4::Dhcp, &Config6::Auto);
-        }
-    }
 }
 
 /// Address families (linux/socket.h).

@@ -164,11 +164,6 @@ pub fn if_inet6() -> String {
     s
 }
 
-/// The text of /etc/resolv.conf if the image has none.
-pub fn resolv_conf() -> String {
-    stack().resolv_conf()
-}
-
 /// Names, indices, hardware addresses, MTUs and flags of the interfaces, for /sys/class/net.
 pub fn interfaces() -> alloc::vec::Vec<(String, u32, [u8; 6], usize, u32)> {
     stack().interfaces().map(|i| (i.name.clone(), i.index, i.caps.mac, i.mtu(true), ioctl::flags(i))).collect()

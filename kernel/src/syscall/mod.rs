@@ -20,6 +20,7 @@ mod poll;
 mod prctl;
 mod process;
 mod signal;
+mod socket;
 mod splice;
 mod stat;
 mod table;

@@ -22,6 +22,7 @@ const FAMILIES: &[&[Row]] = &[
     super::prctl::ROWS,
     super::process::ROWS,
     super::signal::ROWS,
+    super::socket::ROWS,
     super::thread::ROWS,
     super::time::ROWS,
     super::poll::ROWS,
