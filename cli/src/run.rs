@@ -153,6 +153,9 @@ fn check_memory(memory: u64, root: RootKind, kernel: &Path, image: &Path) -> Res
     let module = if root == RootKind::Module { size(image) } else { 0 };
     // Of the kernel's file at most this much is loaded: the rest may be symbols.
     let need = size(kernel).min(4 << 20) + module + LEAST_BESIDES;
+    if memory < need && module == 0 {
+        bail!("{} MiB are too little memory for the kernel; give -m 16M or more", memory >> 20);
+    }
     if memory < need {
         bail!(
             "{} MiB are too little memory: the root image of {} MiB must fit in with the kernel; give -m {}M or leave --root module away",

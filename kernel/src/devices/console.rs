@@ -20,6 +20,8 @@ use crate::sched::work::{self, WorkId};
 const CAPACITY: usize = 64 << 10;
 /// Up to this many bytes go out at once if nothing waits.
 const AT_ONCE: usize = 256;
+/// With less room than this a writer may have to wait: it needs some for escapes (`files::stdio`).
+pub const LEAST_ROOM: usize = 16;
 /// How often a console device that takes nothing is asked again before the bytes are dropped (about a second).
 const PATIENCE: u32 = 10_000_000;
 
@@ -110,7 +112,7 @@ pub fn room() -> usize {
     CAPACITY - WAITING.lock().len().min(CAPACITY)
 }
 
-/// Calls `handler` when there is room again after there was none.
+/// Calls `handler` when there is room again after there was less than [`LEAST_ROOM`].
 pub fn on_room(handler: fn()) {
     ROOM.call_once(|| handler);
 }
@@ -124,7 +126,7 @@ pub fn flush() {
 fn send_some() -> bool {
     let mut part = [0; AT_ONCE];
     let mut waiting = WAITING.lock();
-    let was_full = waiting.len() >= CAPACITY;
+    let was_full = waiting.len() + LEAST_ROOM > CAPACITY;
     let n = waiting.len().min(part.len());
     for (to, from) in part.iter_mut().zip(waiting.drain(..n)) {
         *to = from;

@@ -292,7 +292,7 @@ impl File for Stream {
                 events |= Events::IN | Events::RDNORM;
             }
             events
-        } else if console::room() >= 16 {
+        } else if console::room() >= console::LEAST_ROOM {
             Events::OUT | Events::WRNORM
         } else {
             Events::empty()
