@@ -67,6 +67,8 @@ fn split(text: &str) -> BTreeMap<String, (String, Option<i32>)> {
                 let (_, status): &mut (String, Option<i32>) = part;
                 *status = rest.split(' ').next().and_then(|s| s.parse().ok());
             }
+        } else if line == "=== done" {
+            current = None;
         } else if let Some(name) = line.strip_prefix("=== ") {
             parts.insert(name.to_owned(), (String::new(), None));
             current = Some(name.to_owned());
