@@ -11,7 +11,6 @@ use fs::{Credentials, FileType, Inode, Path, Walk};
 
 use super::{dev, proc, sysfs};
 use crate::mm;
-use crate::process::ids;
 
 static PROC: Once<Arc<dyn Inode>> = Once::new();
 static SYS: Once<Arc<dyn Inode>> = Once::new();
@@ -27,30 +26,6 @@ fn reclaim(pages: usize) -> usize {
     fs::tmpfs::reclaim(pages)
 }
 
-/// Pages that a file has lost go out of all mappings: the next access asks the file.
-fn unmap(identity: (u64, u64), pages: core::ops::Range<u64>) {
-    const PAGE: u64 = hal_core::PAGE_SIZE as u64;
-    let (first, end) = (pages.start.saturating_mul(PAGE), pages.end.saturating_mul(PAGE));
-    for process in ids::processes() {
-        let Some(space) = process.space() else {
-            continue;
-        };
-        let mut ranges = alloc::vec::Vec::new();
-        space.for_each_vma(|vma| {
-            let vma_end = vma.offset.saturating_add(vma.range.len() as u64);
-            if vma.identity == identity && first < vma_end && vma.offset < end {
-                let from = first.saturating_sub(vma.offset) as usize;
-                let to = (end.min(vma_end) - vma.offset) as usize;
-                ranges.push(vma.range.start + from..vma.range.start + to);
-            }
-        });
-        for range in ranges {
-            // It fails for memory that was locked or unmapped meanwhile: then there is nothing to take away.
-            let _ = space.advise(range.start, range.len(), mm::Advice::DontNeed);
-        }
-    }
-}
-
 /// The root of the tree, once it is mounted.
 pub fn root() -> Option<&'static Path> {
     ROOT.get()
@@ -60,7 +35,7 @@ pub fn root() -> Option<&'static Path> {
 pub fn set_up(dentry: Arc<Dentry>, kind: &'static str) -> Result<Path> {
     mm::register_shrinker(reclaim);
     fs::inode::set_open_special(dev::open_special);
-    fs::tmpfs::set_unmap(unmap);
+    fs::tmpfs::set_unmap(mm::forget_pages);
     fs::file::set_release_locks(super::locks::file_gone);
     let root = ROOT.call_once(|| vfs::root_mount(dentry, kind)).clone();
     let cred = Credentials::root();

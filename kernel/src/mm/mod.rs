@@ -41,7 +41,7 @@ pub use fault::Fault;
 pub use info::{SpaceStats, VmaInfo};
 pub use map::{Fixed, Map};
 pub use remap::RemapFlags;
-pub use space::AddressSpace;
+pub use space::{AddressSpace, forget_pages};
 pub use vma::{Backing, Name, Prot, USER_END, VmaFlags};
 
 pub use shrink::{register_shrinker, take_shortage};

@@ -240,8 +240,16 @@ fn files() {
     assert_eq!(other.present_pages(again..again + 8 * PAGE_SIZE), 8, "fault-around");
     put(&other, again + 5 * PAGE_SIZE, 1234);
     assert_eq!(get(&space, shared + 5 * PAGE_SIZE), 1234);
+    // The file loses its last two pages: who has them mapped asks again, and private copies stay.
+    put(&space, private + 5 * PAGE_SIZE, 4321);
+    file.pages.lock()[6..].fill(None);
+    super::forget_pages((9, 9), 6..u64::MAX);
+    assert_eq!(other.present_pages(again..again + 8 * PAGE_SIZE), 6);
+    assert_eq!(get(&space, private + 5 * PAGE_SIZE), 4321);
+    assert_eq!(get(&space, shared + 7 * PAGE_SIZE), 0x0707_0707_0707_0707);
+    get(&space, shared + 6 * PAGE_SIZE);
     assert_eq!(space.shared_object(shared + 5 * PAGE_SIZE + 4), Some(((9, 9), 5 * PAGE_SIZE as u64 + 4)));
-    assert_eq!(space.stats().file, 8 + space.present_pages(private..private + 9 * PAGE_SIZE) - 1);
+    assert_eq!(space.stats().file, 8 + space.present_pages(private..private + 9 * PAGE_SIZE) - 2);
 }
 
 fn fork() {

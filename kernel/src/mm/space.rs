@@ -1,6 +1,8 @@
 //! Address spaces: the object, which CPUs use it, its birth and its end.
 
-use alloc::sync::Arc;
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use core::ops::Range;
 use core::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use base::{Errno, Result, SleepRwLock, SpinLock};
@@ -12,7 +14,7 @@ use mm_core::region::Regions;
 
 use super::frame::{self, Purpose};
 use super::table::{self, mmu};
-use super::vma::{USER_END, Vma};
+use super::vma::{Backing, USER_END, Vma};
 use super::zap::Gather;
 
 /// Locks for the leaf tables of one space, by address; faults in different 2 MiB rarely meet.
@@ -48,6 +50,23 @@ pub struct AddressSpace {
     pub(super) stack_limit: AtomicUsize,
 }
 
+/// All spaces, by root.
+static SPACES: SpinLock<BTreeMap<u64, Weak<AddressSpace>>> = SpinLock::new(BTreeMap::new());
+
+/// A file (device and inode number) has lost these pages: takes them out of every mapping, so that the next access asks the file
+/// again. Private copies stay. May sleep.
+pub fn forget_pages(identity: (u64, u64), pages: Range<u64>) {
+    let mut after = 0;
+    loop {
+        let next = SPACES.lock().range(after..).find_map(|(&root, space)| Some((root, space.upgrade()?)));
+        let Some((root, space)) = next else {
+            return;
+        };
+        space.forget(identity, &pages);
+        after = root + 1;
+    }
+}
+
 /// The space that each CPU has loaded; null for none.
 static LOADED: [AtomicPtr<AddressSpace>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 
@@ -63,8 +82,8 @@ pub(super) const USER_ROOT_ENTRIES: usize = 256;
 impl AddressSpace {
     /// An empty space. `ENOMEM` when memory is out.
     pub fn new() -> Result<Arc<Self>> {
-        let root = frame::with_reclaim(|| table::new_root()).ok_or(Errno::ENOMEM)?;
-        Ok(Arc::new(Self {
+        let root = frame::with_reclaim(table::new_root).ok_or(Errno::ENOMEM)?;
+        let space = Arc::new(Self {
             root,
             layout: SleepRwLock::new(Layout {
                 regions: Regions::new(),
@@ -80,7 +99,9 @@ impl AddressSpace {
             peak_pages: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
             stack_limit: AtomicUsize::new(8 << 20),
-        }))
+        });
+        SPACES.lock().insert(root.0, Arc::downgrade(&space));
+        Ok(space)
     }
 
     /// Makes this CPU use the space. The caller keeps it alive until another one is activated here.
@@ -169,6 +190,26 @@ impl AddressSpace {
         drop(removed);
     }
 
+    fn forget(&self, identity: (u64, u64), pages: &Range<u64>) {
+        let layout = self.layout.read();
+        let mut gather = Gather::new(self);
+        for (range, vma) in layout.regions.iter() {
+            let Backing::File { source, offset } = &vma.backing else {
+                continue;
+            };
+            if source.identity() != identity {
+                continue;
+            }
+            let end = offset + (range.len() / PAGE_SIZE) as u64;
+            let (first, last) = (pages.start.max(*offset), pages.end.min(end));
+            if first < last {
+                let at = |page: u64| range.start + (page - offset) as usize * PAGE_SIZE;
+                self.zap_cached(&mut gather, at(first)..at(last));
+            }
+        }
+        gather.finish();
+    }
+
     /// Fixes where the heap starts and below what regions are placed: by `execve`.
     pub fn set_layout(&self, mmap_top: usize, brk_start: usize) {
         let mut layout = self.layout.write();
@@ -203,6 +244,7 @@ impl Drop for AddressSpace {
         self.zap(&mut gather, 0..USER_END, 0..usize::MAX);
         gather.finish();
         drop(removed);
+        SPACES.lock().remove(&self.root.0);
         // SAFETY: no CPU has the root loaded: whoever has keeps the space alive.
         unsafe {
             table::free_table(self.root, 4);

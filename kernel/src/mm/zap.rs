@@ -252,6 +252,34 @@ impl AddressSpace {
         })
     }
 
+    /// Takes away the pages in `range` that belong to a page cache.
+    pub(super) fn zap_cached(&self, gather: &mut Gather, range: Range<usize>) {
+        // Huge pages are private memory: none is here to be split.
+        let done = self.visit_whole(range, &mut |piece| {
+            let Piece::Leaf { table, first, count, at } = piece else {
+                return;
+            };
+            for i in 0..count {
+                // SAFETY: a live leaf table, its lock held.
+                let entry = unsafe { table::read(table, first + i) };
+                let (frame, flags) = match table::held(entry) {
+                    Some(held) => held,
+                    None if entry.is_present() => table::decode(entry),
+                    None => continue,
+                };
+                if !flags.contains(CACHED) || flags.contains(PteFlags::SPECIAL) {
+                    continue;
+                }
+                // SAFETY: as above; the reference goes to the gatherer.
+                unsafe { mmu().write(table, first + i, &[Pte::EMPTY]) };
+                gather.touched(at + i * PAGE_SIZE..at + (i + 1) * PAGE_SIZE);
+                gather.frame(frame);
+                self.file_pages.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+        debug_assert!(done.is_ok());
+    }
+
     fn zap_leaf(&self, gather: &mut Gather, leaf: PhysAddr, first: usize, count: usize, at: usize) {
         const CHUNK: usize = 32;
         let (mut anonymous, mut file) = (0, 0);
