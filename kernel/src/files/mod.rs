@@ -29,9 +29,7 @@ use base::{Errno, Result};
 use fs::{Credentials, File, Path};
 
 pub use context::FsContext;
-pub use system::{
-    build_version, hostname, kernel_command_line, release, set_hostname, set_kernel_command_line,
-};
+pub use system::{build_version, hostname, kernel_command_line, release, set_hostname, set_kernel_command_line};
 pub use table::{FdTable, MAX_FD};
 
 use crate::process::limits::resource;
