@@ -32,6 +32,8 @@ pub struct FlushQueue {
     queue: Mutex<Queue>,
     done: AtomicU64,
     asked: AtomicU64,
+    /// The last request that somebody waits for. Later ones may wait for a halted CPU to leave its idle loop.
+    urgent: AtomicU64,
 }
 
 impl FlushQueue {
@@ -41,6 +43,7 @@ impl FlushQueue {
             queue: Mutex::new(Queue { requests: [Flush::All; QUEUE], count: 0, asked: 0 }),
             done: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            urgent: AtomicU64::new(0),
         }
     }
 
@@ -106,11 +109,12 @@ pub fn flush_cpus(cpus: &CpuSet, what: Flush) {
     let mut wait_for = CpuSet::EMPTY;
     for cpu in cpus.iter().filter(|&cpu| cpu != this) {
         let Some(other) = running(cpu) else { continue };
-        without_interrupts(|| other.flush.push(what));
+        let number = without_interrupts(|| other.flush.push(what));
         // Ordered against `leave_idle`: it says that it is awake and then looks at its queue.
         if may_wait && other.idle.load(Ordering::SeqCst) != 0 {
             continue;
         }
+        other.flush.urgent.fetch_max(number, Ordering::SeqCst);
         apic::send(other.apic_id(), interrupts::FLUSH);
         wait_for.insert(cpu);
     }
@@ -119,8 +123,8 @@ pub fn flush_cpus(cpus: &CpuSet, what: Flush) {
     }
     for cpu in wait_for.iter() {
         let Some(other) = running(cpu) else { continue };
-        // Whatever was asked before now includes our request.
-        let number = other.flush.asked.load(Ordering::Acquire);
+        // Ours, or a later one that was signalled, too.
+        let number = other.flush.urgent.load(Ordering::Acquire);
         while other.flush.done.load(Ordering::Acquire) < number {
             if CpuLocal::this().flush.is_waiting() {
                 without_interrupts(answer);
