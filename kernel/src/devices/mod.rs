@@ -20,6 +20,7 @@ use hal_core::device::Device;
 use hal_core::platform;
 
 use crate::backends::DRIVERS;
+use crate::process::random;
 
 /// Finds the devices of all buses and brings them up. Called once, when deferred work can run and before
 /// anything needs a device. Interrupts are enabled.
@@ -44,6 +45,7 @@ pub fn init(command_line: &str) {
     }
     block::set(found.disks);
     net::set(found.interfaces);
+    entropy::feed(random::add_entropy);
 }
 
 /// What was found, until it is published.
