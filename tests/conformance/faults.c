@@ -264,6 +264,7 @@ CHECK(default_of_a_fault)
 {
     DIES(CHILD(signal(SIGSEGV, SIG_DFL); *(volatile int *)0 = 1), SIGSEGV);
     DIES(CHILD(__asm__ volatile("ud2")), SIGILL);
+    DIES(CHILD(*(volatile int *)0x8000000000000000 = 1), SIGSEGV); // no address at all: a general protection fault
     // no privileged instruction here: where the program runs beside the kernel, nothing traps it (docs/architecture.md)
 }
 

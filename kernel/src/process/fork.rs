@@ -190,6 +190,10 @@ fn new_ext(parent: &Thread, args: &CloneArgs) -> Result<ThreadExt> {
     if args.flags & flags::CHILD_SETTID != 0 {
         ext.set_child_tid.store(args.child_tid, Ordering::SeqCst);
     }
+    // A thread registers its own area; a forked child has its parent's at the same address.
+    if args.flags & flags::VM == 0 {
+        ext.rseq.copy_from(&parent.ext.rseq);
+    }
     // A child with memory of its own, or one that borrows it for a vfork, keeps the alternate stack.
     if args.flags & flags::VM == 0 || args.flags & flags::VFORK != 0 {
         let alt_stack: AltStack = parent.ext.own.with(|own| own.alt_stack);

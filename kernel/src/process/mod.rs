@@ -20,6 +20,7 @@ pub mod pidfd;
 pub mod process;
 pub mod random;
 mod robust;
+pub mod rseq;
 mod run;
 pub mod signal;
 pub mod thread;

@@ -30,7 +30,7 @@ fn run(thread: &'static Thread) -> ! {
     let context = thread.context();
     loop {
         cpu::irq_save();
-        while percpu::this().attention.load(Ordering::Relaxed) != 0 || thread.interrupted() {
+        while percpu::this().attention.load(Ordering::Relaxed) != 0 || thread.interrupted() || thread.ext.rseq.is_stale() {
             cpu::irq_restore(true);
             attend(thread, context);
             cpu::irq_save();
@@ -50,6 +50,8 @@ fn run(thread: &'static Thread) -> ! {
             Exit::PageFault(fault) => {
                 cpu::irq_restore(true);
                 page_fault(thread, &fault);
+                // Others may have run here while the page came.
+                thread.ext.rseq.before_return(context);
             }
             Exit::Exception(vector, error) => {
                 cpu::irq_restore(true);
@@ -62,6 +64,7 @@ fn run(thread: &'static Thread) -> ! {
 #[cold]
 fn attend(thread: &Thread, context: &mut UserContext) {
     sched::attend();
+    thread.ext.rseq.before_return(context);
     if mm::take_shortage() {
         super::oom::out_of_memory();
     }

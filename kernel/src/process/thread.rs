@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering
 use base::SpinLock;
 
 use super::owner::OwnerCell;
+use super::rseq::Rseq;
 use super::signal::{Pending, SigSet};
 use super::vfork::Vfork;
 use crate::files::{FdTable, FsContext};
@@ -91,6 +92,8 @@ pub struct ThreadExt {
     pub set_child_tid: AtomicUsize,
     /// Head of the list of robust futexes. 0 if not set.
     pub robust_list: AtomicUsize,
+    /// The registered `struct rseq`.
+    pub rseq: Rseq,
     /// What the thread's end tells its parent's vfork.
     pub vfork: SpinLock<Option<Arc<Vfork>>>,
     /// Open files. `None` for kernel threads.

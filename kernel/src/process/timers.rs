@@ -1,17 +1,17 @@
 //! Interval timers and POSIX timers of a process.
 //!
-//! Those of real time are scheduler timers, whose callback runs as deferred work. Those of CPU time are checked when
-//! a thread of the process comes back from the application by an interrupt (`check_cpu`).
+//! All are scheduler timers, whose callback runs as deferred work. CPU time passes at most as fast as all CPUs together, so
+//! a timer of CPU time looks again when it can expire at the earliest.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use base::time::now_ns;
 use base::{Errno, Result, SpinLock};
 
 use super::signal::{self, SIGALRM, SIGPROF, SIGVTALRM, SigInfo, code};
 use super::{Process, ids};
+use crate::sched;
 use crate::sched::timer::Timer;
 
 /// What a timer counts.
@@ -30,10 +30,6 @@ pub enum Clock {
 }
 
 impl Clock {
-    fn is_cpu(self) -> bool {
-        !matches!(self, Self::Monotonic | Self::Realtime)
-    }
-
     /// What it shows now, ns.
     fn now(self, process: &Process) -> u64 {
         match self {
@@ -107,14 +103,18 @@ impl PosixTimer {
         })
     }
 
-    /// Arms the scheduler's timer for the deadline, if the clock is one of real time.
+    /// Arms the scheduler's timer for the deadline, or for the next look.
     fn arm(&self, deadline: u64) {
         match self.clock {
             Clock::Monotonic => self.timer.set(deadline),
             Clock::Realtime => {
                 self.timer.set(now_ns().saturating_add(deadline.saturating_sub(base::time::wall_ns())));
             }
-            _ => {}
+            _ => {
+                let left = self.process.upgrade().map_or(0, |process| deadline.saturating_sub(self.clock.now(&process)));
+                let step = left / sched::online() as u64;
+                self.timer.set(now_ns().saturating_add(step.max(CPU_STEP)));
+            }
         }
     }
 
@@ -178,7 +178,6 @@ impl PosixTimer {
         self.timer.cancel();
         if let Some(deadline) = deadline {
             self.arm(deadline);
-            process.timers.note_cpu(self.clock);
         }
         old
     }
@@ -190,10 +189,10 @@ pub struct Timers {
     /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`; made at first use.
     intervals: SpinLock<[Option<Arc<PosixTimer>>; 3]>,
     posix: SpinLock<BTreeMap<i32, Arc<PosixTimer>>>,
-    /// There are timers of CPU time: interrupts look.
-    cpu: AtomicBool,
 }
 
+/// How often a timer of CPU time looks at least, ns.
+const CPU_STEP: u64 = 1_000_000;
 /// Most POSIX timers of a process.
 const MOST: usize = 4096;
 /// Ids of the interval timers, which no POSIX timer has.
@@ -205,30 +204,6 @@ impl Timers {
             process,
             intervals: SpinLock::new([None, None, None]),
             posix: SpinLock::new(BTreeMap::new()),
-            cpu: AtomicBool::new(false),
-        }
-    }
-
-    fn note_cpu(&self, clock: Clock) {
-        if clock.is_cpu() {
-            self.cpu.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Looks at the timers of CPU time. Called when an interrupt left the application.
-    #[inline]
-    pub fn check_cpu(&self) {
-        if self.cpu.load(Ordering::Relaxed) {
-            self.check_cpu_timers();
-        }
-    }
-
-    #[cold]
-    fn check_cpu_timers(&self) {
-        let intervals = self.intervals.lock().clone();
-        let posix: alloc::vec::Vec<_> = self.posix.lock().values().cloned().collect();
-        for timer in intervals.iter().flatten().chain(&posix).filter(|timer| timer.clock.is_cpu()) {
-            timer.check();
         }
     }
 

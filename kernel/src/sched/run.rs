@@ -42,7 +42,8 @@ pub fn schedule() {
         let now = now_ns();
         let delta = cpu::account(cpu, previous, now, false);
         previous.vruntime.fetch_add(weighted(delta, previous.nice()), Ordering::Relaxed);
-        let next = pick(cpu, previous);
+        let moved = move_away(cpu, previous);
+        let next = pick(cpu, previous, moved);
         match next {
             Some(next) if core::ptr::eq(next, previous) => {
                 previous.state.store(RUNNING, Ordering::Relaxed);
@@ -52,8 +53,9 @@ pub fn schedule() {
                 switch_to(cpu, previous, next);
                 break;
             }
-            // Nothing to run. A blocked thread idles on its own stack; a dead one hands over to the idle thread.
-            None if previous.state.load(Ordering::Relaxed) == DEAD => {
+            // Nothing to run. A blocked thread idles on its own stack; a dead one, or one that another CPU waits to run,
+            // hands over to the idle thread.
+            None if moved || previous.state.load(Ordering::Relaxed) == DEAD => {
                 // SAFETY: on this CPU, interrupts off; the reference ends in this expression.
                 let idle = unsafe { cpu.local().idle_thread.as_deref().map(ThreadRef::new) };
                 let idle = idle.expect("each CPU has an idle thread").get();
@@ -67,12 +69,31 @@ pub fn schedule() {
     hal::irq_restore(enabled);
 }
 
+/// If the running caller may no longer run here (its affinity changed), queues it elsewhere. True then: it must leave
+/// its stack at once, since the other CPU may be waiting for that.
+fn move_away(cpu: &CpuLocal, previous: &'static Thread) -> bool {
+    let here = percpu::cpu_id();
+    if previous.state.load(Ordering::Relaxed) != RUNNING || previous.may_run_on(here) || is_idle_thread(cpu, previous) {
+        return false;
+    }
+    let Some((number, target)) = cpu::all().find(|(n, _)| previous.may_run_on(*n)) else { return false };
+    previous.state.store(RUNNABLE, Ordering::Relaxed);
+    previous.involuntary.fetch_add(1, Ordering::Relaxed);
+    {
+        let mut queue = target.queue.lock();
+        queue.push(ThreadRef::new(previous), true);
+        target.queued.store(queue.len(), Ordering::SeqCst);
+    }
+    hal_core::platform().cpu().send_reschedule(number);
+    true
+}
+
 /// Chooses what to run: the first in line, the caller itself if it still wants to run, or a thread
 /// stolen from another CPU.
-fn pick(cpu: &CpuLocal, previous: &'static Thread) -> Option<&'static Thread> {
+fn pick(cpu: &CpuLocal, previous: &'static Thread, moved: bool) -> Option<&'static Thread> {
     let mut queue = cpu.queue.lock();
     // A running caller gives its place: it goes back in line unless nobody else is there.
-    if previous.state.load(Ordering::Relaxed) == RUNNING && !is_idle_thread(cpu, previous) {
+    if !moved && previous.state.load(Ordering::Relaxed) == RUNNING && !is_idle_thread(cpu, previous) {
         if queue.len() == 0 {
             return Some(previous);
         }

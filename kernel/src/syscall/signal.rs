@@ -359,7 +359,7 @@ calls! {
     34 pause, "complete";
     36 getitimer, "complete";
     37 alarm, "complete";
-    38 setitimer, "complete; those of CPU time are looked at when an interrupt comes";
+    38 setitimer, "complete; those of CPU time expire up to a millisecond late";
     62 kill, "complete";
     127 rt_sigpending, "complete";
     128 rt_sigtimedwait, "complete";

@@ -217,6 +217,7 @@ fn become_program(
         own.alt_stack = AltStack::NONE;
         own.restart = super::thread::Restart::None;
     });
+    thread.ext.rseq.forget();
     process.exit_signal.store(signal::SIGCHLD, Ordering::SeqCst);
     process.relations.lock().execed = true;
     // The table must be this process's alone before descriptors are closed in it.

@@ -10,7 +10,7 @@ use super::Strings;
 use super::load::Loaded;
 use crate::mm::user;
 use crate::process::credentials::Credentials;
-use crate::process::{random, signal, tree};
+use crate::process::{random, rseq, signal, tree};
 
 const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;
@@ -30,6 +30,8 @@ const AT_CLKTCK: u64 = 17;
 const AT_SECURE: u64 = 23;
 const AT_RANDOM: u64 = 25;
 const AT_HWCAP2: u64 = 26;
+const AT_RSEQ_FEATURE_SIZE: u64 = 27;
+const AT_RSEQ_ALIGN: u64 = 28;
 const AT_EXECFN: u64 = 31;
 const AT_SYSINFO_EHDR: u64 = 33;
 const AT_MINSIGSTKSZ: u64 = 51;
@@ -102,6 +104,8 @@ pub fn fill(loaded: &Loaded, strings: &Strings, name: &[u8], cred: &Credentials,
         (AT_SECURE, secure.into()),
         (AT_RANDOM, start as u64),
         (AT_HWCAP2, hwcap2),
+        (AT_RSEQ_FEATURE_SIZE, rseq::FEATURE_SIZE),
+        (AT_RSEQ_ALIGN, rseq::ALIGN),
         (AT_EXECFN, file_name as u64),
         (AT_PLATFORM, platform as u64),
     ]);

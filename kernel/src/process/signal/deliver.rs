@@ -56,6 +56,7 @@ pub fn deliver(context: &mut UserContext, mut call: Option<Interrupted>) {
 
 fn handle(context: &mut UserContext, info: &SigInfo, action: &Action) {
     let ext = &sched::current().ext;
+    ext.rseq.before_return(context);
     let before = ext.blocked();
     let restored = ext.own.with(|own| own.saved_mask).unwrap_or(before);
     if frame::push(context, info, action, restored).is_err() {
