@@ -122,8 +122,6 @@ fn append_line(
     if args.tty {
         let (rows, columns) = terminal::size();
         options.push(format!("tty=on winsize={rows}x{columns}"));
-    } else if terminal::stdin_is_null() {
-        options.push("stdin=none".to_owned());
     }
     if args.verbose {
         options.push("log=info".to_owned());

@@ -1,9 +1,7 @@
-//! The user's terminal: raw mode for `--tty`, its size, and whether stdin has anything to say.
+//! The user's terminal: raw mode for `--tty`, and its size.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, fstat};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// Raw mode, until it is dropped.
@@ -36,16 +34,5 @@ pub fn size() -> (u16, u16) {
     match tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())) {
         Ok(w) if w.ws_row > 0 && w.ws_col > 0 => (w.ws_row, w.ws_col),
         _ => (24, 80),
-    }
-}
-
-/// Whether stdin is closed or /dev/null: then the program gets /dev/null too.
-pub fn stdin_is_null() -> bool {
-    match fstat(io::stdin().as_fd()) {
-        Err(_) => true,
-        Ok(s) => {
-            FileType::from_raw_mode(s.st_mode) == FileType::CharacterDevice
-                && (rustix::fs::major(s.st_rdev), rustix::fs::minor(s.st_rdev)) == (1, 3)
-        }
     }
 }

@@ -90,7 +90,8 @@ pub fn boot(qemu: &Path, arguments: &[OsString], settings: &Settings) -> Result<
     }
     let complaints = child.stderr.take().map(|e| thread::spawn(move || read_complaints(e)));
     let raw = if settings.tty { terminal::Raw::enter() } else { None };
-    if !terminal::stdin_is_null() {
+    // Also when stdin is /dev/null or closed: its end is told to the guest, and signals go the same way.
+    {
         let (events, framing, to_guest) = (events.clone(), framing.clone(), to_guest.clone());
         let quits = raw.is_some();
         thread::spawn(move || read_stdin(&to_guest, &framing, &events, quits));
