@@ -43,6 +43,7 @@ impl Frame {
     }
 
     /// The frame's address in the direct map.
+    #[inline]
     pub fn address(&self) -> NonNull<u8> {
         self.0
     }
@@ -112,6 +113,7 @@ pub trait PageSource: Send + Sync {
 }
 
 impl Clone for Frame {
+    #[inline]
     fn clone(&self) -> Self {
         // SAFETY: `self` holds a reference, so the frame is alive.
         unsafe { hooks::__coracle_frame_get(self.0.as_ptr()) };
@@ -120,6 +122,7 @@ impl Clone for Frame {
 }
 
 impl Drop for Frame {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: this handle's reference ends here.
         unsafe { hooks::__coracle_frame_put(self.0.as_ptr()) };

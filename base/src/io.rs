@@ -34,6 +34,7 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    #[inline]
     fn slice(&self) -> &[Segment] {
         match &self.segments {
             Segments::One(s) => core::slice::from_ref(s),
@@ -41,11 +42,16 @@ impl Cursor<'_> {
         }
     }
 
+    #[inline]
     fn remaining(&self) -> usize {
+        if let Segments::One(s) = &self.segments {
+            return if self.index == 0 { s.len - self.offset } else { 0 };
+        }
         self.slice()[self.index.min(self.slice().len())..].iter().map(|s| s.len).sum::<usize>() - self.offset
     }
 
     /// The next contiguous piece, at most `max` bytes.
+    #[inline]
     fn next(&mut self, max: usize) -> Option<Segment> {
         loop {
             let s = *self.slice().get(self.index)?;
@@ -57,6 +63,7 @@ impl Cursor<'_> {
         }
     }
 
+    #[inline]
     fn advance(&mut self, n: usize) {
         self.offset += n;
         self.done += n;
@@ -96,6 +103,7 @@ macro_rules! common {
     ($name:ident) => {
         impl<'a> $name<'a> {
             /// Over one piece of user memory. The address need not be valid: a copy then fails with `EFAULT`.
+            #[inline]
             pub fn user(address: usize, len: usize) -> Self {
                 Self(Cursor {
                     segments: Segments::One(Segment { address, len }),
@@ -106,14 +114,17 @@ macro_rules! common {
                 })
             }
             /// Over several pieces of user memory, in order.
+            #[inline]
             pub fn user_segments(segments: &'a [Segment]) -> Self {
                 Self(Cursor { segments: Segments::Many(segments), user: true, index: 0, offset: 0, done: 0 })
             }
             /// Bytes that still fit (or are still there).
+            #[inline]
             pub fn remaining(&self) -> usize {
                 self.0.remaining()
             }
             /// Bytes moved so far.
+            #[inline]
             pub fn done(&self) -> usize {
                 self.0.done
             }
@@ -173,6 +184,7 @@ impl<'a> Out<'a> {
     }
 
     /// Writes `len` bytes of a frame from `offset` on (cut to the frame). May sleep.
+    #[inline]
     pub fn write_frame(&mut self, frame: &Frame, offset: usize, len: usize) -> Result<usize> {
         let offset = offset.min(FRAME_SIZE);
         let len = len.min(FRAME_SIZE - offset);
@@ -233,6 +245,7 @@ impl<'a> In<'a> {
     }
 
     /// Fills `len` bytes of a frame from `offset` on (cut to the frame). May sleep.
+    #[inline]
     pub fn read_frame(&mut self, frame: &Frame, offset: usize, len: usize) -> Result<usize> {
         let offset = offset.min(FRAME_SIZE);
         let len = len.min(FRAME_SIZE - offset);

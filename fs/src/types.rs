@@ -214,10 +214,12 @@ bitflags::bitflags! {
 
 impl OpenFlags {
     /// Reading is allowed.
+    #[inline]
     pub fn readable(self) -> bool {
         matches!(self.bits() & 3, 0 | 2) && !self.contains(Self::PATH)
     }
     /// Writing is allowed.
+    #[inline]
     pub fn writable(self) -> bool {
         matches!(self.bits() & 3, 1 | 2) && !self.contains(Self::PATH)
     }
