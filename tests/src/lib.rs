@@ -5,9 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-pub mod boot;
-pub mod bench;
 pub mod abi;
+pub mod bench;
+pub mod boot;
 pub mod client;
 pub mod compile;
 pub mod conformance;

@@ -21,6 +21,27 @@ impl Group {
         command.process_group(0).spawn().map(Group).map_err(|e| format!("cannot start {name}: {e}"))
     }
 
+    /// The same for a command that must not outlive this program, even when this program is killed: util-linux's
+    /// `setpriv` asks the kernel for that, where it is there.
+    pub fn spawn_bound(command: &Command, stdin: Stdio) -> Result<Group, String> {
+        let mut bound = match which("setpriv") {
+            Some(setpriv) => Command::new(setpriv),
+            None => Command::new(command.get_program()),
+        };
+        if bound.get_program() != command.get_program() {
+            bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
+        }
+        bound.args(command.get_args());
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => bound.env(key, value),
+                None => bound.env_remove(key),
+            };
+        }
+        bound.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Group::spawn(&mut bound)
+    }
+
     /// Sends a signal to the whole group.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {

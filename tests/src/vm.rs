@@ -98,7 +98,7 @@ impl Vm {
             (Place::Host, Some(port)) => port,
             (Place::Vm { .. }, Some(_)) => free_port()?,
         };
-        let mut command = match place {
+        let command = match place {
             Place::Host => {
                 let mut c = Command::new(&spec.program);
                 c.args(&spec.args);
@@ -111,12 +111,9 @@ impl Vm {
         if kept {
             eprintln!("      {command:?}");
         }
-        command
-            .stdin(if spec.stdin { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let stdin = if spec.stdin { Stdio::piped() } else { Stdio::null() };
         let started = Instant::now();
-        let mut group = Group::spawn(&mut command)?;
+        let mut group = Group::spawn_bound(&command, stdin)?;
         let stdout = Arc::new(Mutex::new(Vec::new()));
         let everything = Arc::new(Mutex::new(Vec::new()));
         let mut readers = Vec::new();
@@ -207,6 +204,24 @@ impl Vm {
             let _ = reader.join();
         }
         Ok(code_of(status))
+    }
+
+    /// The same for a program that prints all the time: when nothing new came for so long, it hangs and is ended.
+    pub fn exit_code_unless_silent(&mut self, silence: Duration) -> Result<i32, String> {
+        let (mut seen, mut since) = (0, Instant::now());
+        while self.runs() {
+            let now = self.stdout_bytes().len();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+            if since.elapsed() > silence || self.left().is_zero() {
+                self.signal(Signal::KILL);
+                let _ = self.exit_code();
+                return Err(format!("hangs: nothing came for {} s", since.elapsed().as_secs()));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        self.exit_code()
     }
 
     /// It must end with this exit code.

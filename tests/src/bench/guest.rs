@@ -172,9 +172,9 @@ impl Guest {
             let _ = std::fs::remove_file(file);
             c.args(["-plugin", &format!("{},out={}", plugin.display(), file.display())]);
         }
-        c.args(&boot.qemu).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        c.args(&boot.qemu);
         let started = Instant::now();
-        let mut group = Group::spawn(&mut c)?;
+        let mut group = Group::spawn_bound(&c, Stdio::null())?;
         let console = Arc::new(Mutex::new(Vec::new()));
         for stream in [
             group.0.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>),
