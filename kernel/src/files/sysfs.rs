@@ -121,7 +121,7 @@ fn cgroup() -> Node {
         ("cgroup.max.depth", fixed("max\n")),
         (
             "cgroup.procs",
-            text(|| { crate::process::ids::processes().iter().map(|p| format!("{}\n", p.pid)).collect() })
+            text(|| { crate::process::ids::processes().map(|p| format!("{}\n", p.pid)).collect() })
         ),
         ("cgroup.subtree_control", fixed("\n")),
         ("cgroup.threads", fixed("1\n")),

@@ -54,9 +54,10 @@ fn meta(at: PhysAddr) -> &'static FrameMeta {
     section::meta(number(at))
 }
 
-/// Fixes the kernel's reserve: 1/64 of memory, at most 1 MiB.
+/// Fixes the kernel's reserve: 1/32 of memory, at most 16 MiB. What the kernel allocates for its own objects cannot
+/// everywhere be refused, so this much is out of the programs' reach.
 pub(super) fn init() {
-    let pages = (section::total_frames() / 64).min((1 << 20) / PAGE_SIZE);
+    let pages = (section::total_frames() / 32).min((16 << 20) / PAGE_SIZE);
     RESERVE.store(pages, Ordering::Relaxed);
 }
 
@@ -284,6 +285,12 @@ pub fn nearly_out() -> bool {
 /// `ENOMEM` if a program has eaten all but the kernel's reserve: asked before the kernel makes objects on its behalf.
 pub fn check_room() -> base::Result<()> {
     if allowed(Purpose::User, 0) || shrink::shrink(BATCH) > 0 { Ok(()) } else { Err(base::Errno::ENOMEM) }
+}
+
+/// As [`check_room`], for an operation that takes about `frames` frames.
+pub fn check_room_for(frames: usize) -> base::Result<()> {
+    let fits = || allowed(Purpose::User, frames);
+    if fits() || (shrink::shrink(frames.max(BATCH)) > 0 && fits()) { Ok(()) } else { Err(base::Errno::ENOMEM) }
 }
 
 /// Takes `get` work, and if memory is out, asks the shrinkers for some and tries again. May sleep: hold no lock.

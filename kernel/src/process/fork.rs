@@ -91,14 +91,14 @@ fn check_limits(process: &Process) -> Result<()> {
     if !privileged && limit != u64::MAX {
         let own = credentials.uid.real;
         let count: usize =
-            ids::processes().iter().filter(|p| p.credentials().uid.real == own).map(|p| p.thread_count()).sum();
+            ids::processes().filter(|p| p.credentials().uid.real == own).map(|p| p.thread_count()).sum();
         if count as u64 >= limit {
             return Err(Errno::EAGAIN);
         }
     }
-    // A thread costs a kernel stack, an FPU area and page tables: leave room for those that run.
-    let stats = mm::frame::stats();
-    if stats.free + stats.cached < stats.total / 64 + 64 { Err(Errno::EAGAIN) } else { Ok(()) }
+    // A thread costs a kernel stack and an FPU area, a process page tables too, in proportion to its pages.
+    let pages = process.space().map_or(0, |space| space.stats().anonymous);
+    mm::frame::check_room_for(64 + pages / 256).map_err(|_| Errno::EAGAIN)
 }
 
 /// `clone`: returns the child's id, to the parent.

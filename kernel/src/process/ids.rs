@@ -3,7 +3,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 
 use base::{Errno, Result, SpinLock};
 
@@ -109,7 +108,14 @@ pub fn thread(tid: u32) -> Option<Arc<Thread>> {
     IDS.lock().slots.get(&tid)?.thread.as_ref()?.upgrade()
 }
 
-/// Every process, by rising pid.
-pub fn processes() -> Vec<Arc<Process>> {
-    IDS.lock().slots.values().filter_map(|slot| slot.process.clone()).collect()
+/// Every process, by rising pid, each looked up when its turn comes: no memory is taken, and no lock held in between.
+pub fn processes() -> impl Iterator<Item = Arc<Process>> {
+    let mut next = 0;
+    core::iter::from_fn(move || {
+        let ids = IDS.lock();
+        let found = ids.slots.range(next..).find_map(|(id, slot)| Some((*id, slot.process.clone()?)));
+        let (id, process) = found?;
+        next = id + 1;
+        Some(process)
+    })
 }

@@ -28,7 +28,6 @@ pub fn badness(process: &Process) -> i64 {
 pub fn out_of_memory() {
     let Some(own) = sched::current().process() else { return };
     let victim = ids::processes()
-        .into_iter()
         .filter(|p| !p.is_zombie() && !p.is_dying() && p.oom_score_adj.load(Ordering::Relaxed) > -1000)
         .max_by_key(|p| badness(p))
         .unwrap_or_else(|| own.clone());

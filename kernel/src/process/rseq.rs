@@ -109,7 +109,11 @@ impl Rseq {
             user::write::<u32>(address + NODE, &0)?;
             user::write::<[u32; 2]>(address + CPU_START, &[cpu, cpu])
         });
-        if done.is_err() {
+        if done.is_err() && crate::mm::frame::check_room().is_err() {
+            // Not the program's fault: the page could not come. The area stays stale, and this is tried again.
+            self.cpu.store(UNINITIALISED, Ordering::Relaxed);
+            super::oom::out_of_memory();
+        } else if done.is_err() {
             self.forget();
             signal::force(SigInfo::kernel(SIGSEGV));
         }

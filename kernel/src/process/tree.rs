@@ -162,7 +162,6 @@ pub(super) fn reap(child: &Arc<Process>) -> bool {
 /// True if no member of the group has a parent of another group in its session: nobody would continue it.
 pub(super) fn is_orphaned_group(group: u32) -> bool {
     !ids::processes()
-        .iter()
         .filter(|p| p.group() == group && !p.is_zombie())
         .any(|p| p.parent().is_some_and(|parent| parent.group() != group && parent.session() == p.session()))
 }
@@ -171,7 +170,7 @@ pub(super) fn is_orphaned_group(group: u32) -> bool {
 fn hang_up_orphaned_group(process: &Process) {
     let group = process.group();
     let stopped = |p: &&Arc<Process>| p.group() == group && p.pid != process.pid && p.is_stopped();
-    if ids::processes().iter().find(stopped).is_some() && is_orphaned_group(group) {
+    if ids::processes().any(|p| stopped(&&p)) && is_orphaned_group(group) {
         let _ = signal::send_group(group, SigInfo::kernel(SIGHUP), false);
         let _ = signal::send_group(group, SigInfo::kernel(SIGCONT), false);
     }
@@ -193,7 +192,7 @@ pub fn children(parent: &Process) -> Vec<u32> {
 pub fn set_group(caller: &Process, pid: u32, group: u32) -> Result<()> {
     let target = ids::process(pid).ok_or(Errno::ESRCH)?;
     let exists =
-        |group: u32, session: u32| ids::processes().iter().any(|p| p.group() == group && p.session() == session);
+        |group: u32, session: u32| ids::processes().any(|p| p.group() == group && p.session() == session);
     let session = caller.session();
     if target.pid != caller.pid {
         if target.parent_pid() != caller.pid {
@@ -218,7 +217,7 @@ pub fn set_group(caller: &Process, pid: u32, group: u32) -> Result<()> {
 
 /// `setsid`.
 pub fn new_session(process: &Process) -> Result<u32> {
-    if ids::processes().iter().any(|p| p.group() == process.pid) {
+    if ids::processes().any(|p| p.group() == process.pid) {
         return Err(Errno::EPERM);
     }
     let _tree = TREE.lock();
@@ -238,7 +237,7 @@ pub fn new_session(process: &Process) -> Result<u32> {
 /// True if a process outside of the first one's session lives: it daemonised.
 pub(super) fn has_daemons(first: &Process) -> bool {
     let session = first.session();
-    ids::processes().iter().any(|p| !p.is_zombie() && p.pid != first.pid && p.session() != session)
+    ids::processes().any(|p| !p.is_zombie() && p.pid != first.pid && p.session() != session)
 }
 
 impl Process {

@@ -191,7 +191,7 @@ fn kill(args: &Args) -> Result<u64> {
         }
         0 => signal::send_group(own.group(), info, true)?,
         -1 => {
-            let others = ids::processes().into_iter().filter(|p| p.pid != 1 && p.pid != own.pid && !p.is_zombie());
+            let others = ids::processes().filter(|p| p.pid != 1 && p.pid != own.pid && !p.is_zombie());
             signal::send_all(others, info, true)?;
         }
         i32::MIN => return Err(Errno::ESRCH),

@@ -281,8 +281,7 @@ fn set_nice(thread: &Thread, nice: i32) -> Result<()> {
 /// The threads that `getpriority` and `setpriority` name.
 fn selected(which: i32, who: i32) -> Result<Vec<Arc<Thread>>> {
     let of = |wanted: &dyn Fn(&Process) -> bool| {
-        let all = ids::processes();
-        all.iter().filter(|p| wanted(p)).flat_map(|p| p.threads()).collect::<Vec<_>>()
+        ids::processes().filter(|p| wanted(p)).flat_map(|p| p.threads()).collect::<Vec<_>>()
     };
     let own = process::current()?;
     let found = match which {

@@ -55,7 +55,7 @@ pub fn tree() -> Node {
         ("vmstat", text(vmstat)),
     ];
     dynamic(entries, find, || {
-        let mut names: Vec<_> = ids::processes().iter().map(|p| p.pid).collect();
+        let mut names: Vec<_> = ids::processes().map(|p| p.pid).collect();
         names.sort_unstable();
         Ok(names.iter().map(|pid| (format!("{pid}").into_bytes(), FileType::Directory)).collect())
     })
@@ -307,7 +307,7 @@ fn uptime() -> String {
 fn loadavg() -> String {
     // Without decay: what runs now stands for all three averages.
     let load = sched::load_average();
-    let last = ids::processes().iter().map(|p| p.pid).max().unwrap_or(1);
+    let last = ids::processes().map(|p| p.pid).max().unwrap_or(1);
     format!("{load}.00 {load}.00 {load}.00 {load}/{} {last}\n", processes::alive())
 }
 

@@ -164,7 +164,7 @@ pub fn force(info: SigInfo) {
 
 /// Sends to every process of a group. `ESRCH` if there is none, `EPERM` if none may be signalled.
 pub fn send_group(group: u32, info: SigInfo, check: bool) -> Result<()> {
-    let members = ids::processes().into_iter().filter(|p| p.group() == group && !p.is_zombie());
+    let members = ids::processes().filter(|p| p.group() == group && !p.is_zombie());
     send_all(members, info, check)
 }
 
