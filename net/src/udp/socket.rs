@@ -68,6 +68,8 @@ impl Default for Options {
 struct Inner {
     options: Options,
     local: Option<Endpoint>,
+    /// The program bound a certain address; else `connect` chooses it, and chooses anew each time.
+    keeps_address: bool,
     remote: Option<Endpoint>,
     queue: Queue,
     error: Option<Errno>,
@@ -94,6 +96,7 @@ impl Udp {
             inner: SpinLock::new(Inner {
                 options: Options::default(),
                 local: None,
+                keeps_address: false,
                 remote: None,
                 queue: Queue::new(),
                 error: None,
@@ -158,6 +161,7 @@ impl Udp {
         }
         let port = self.stack.udp().bind(&self.stack, self, local, &inner.options)?;
         inner.local = Some(Endpoint::new(local.ip, port));
+        inner.keeps_address = !local.ip.is_unspecified();
         Ok(())
     }
 
@@ -176,6 +180,7 @@ impl Udp {
         let Some(mut remote) = remote else {
             let mut inner = self.inner.lock();
             inner.remote = None;
+            self.move_to(&mut inner, self.any());
             return Ok(());
         };
         if self.family == Family::V4 && !remote.ip.is_v4() {
@@ -191,15 +196,23 @@ impl Udp {
         let source = self.stack.source_for(remote.ip, options.device)?;
         self.bound()?;
         let mut inner = self.inner.lock();
-        if let Some(local) = &mut inner.local
-            && local.ip.is_unspecified()
-        {
-            local.ip = source;
-            let port = local.port;
-            self.stack.udp().rename(self, port, source);
-        }
+        self.move_to(&mut inner, source);
         inner.remote = Some(remote);
         Ok(())
+    }
+
+    /// Changes the local address, unless the program chose it.
+    fn move_to(self: &Arc<Self>, inner: &mut Inner, ip: Ip) {
+        if inner.keeps_address {
+            return;
+        }
+        if let Some(local) = &mut inner.local
+            && local.ip != ip
+        {
+            local.ip = ip;
+            let port = local.port;
+            self.stack.udp().rename(self, port, ip);
+        }
     }
 
     /// Sends one datagram of all bytes of `from`, to the peer or to `to`, from `source` if given (IP_PKTINFO).
