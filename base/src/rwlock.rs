@@ -16,7 +16,7 @@ const WRITER: u32 = 1 << 31;
 const WAITERS: u32 = 1 << 30;
 const READERS: u32 = WAITERS - 1;
 /// How often a taken lock is looked at before its thread parks.
-const SPINS: u32 = 64;
+const SPINS: u32 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
