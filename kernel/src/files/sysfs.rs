@@ -119,10 +119,7 @@ fn cgroup() -> Node {
     dir(alloc::vec![
         ("cgroup.controllers", fixed("cpuset cpu io memory pids\n")),
         ("cgroup.max.depth", fixed("max\n")),
-        (
-            "cgroup.procs",
-            text(|| { crate::process::ids::processes().map(|p| format!("{}\n", p.pid)).collect() })
-        ),
+        ("cgroup.procs", text(|| { crate::process::ids::processes().map(|p| format!("{}\n", p.pid)).collect() })),
         ("cgroup.subtree_control", fixed("\n")),
         ("cgroup.threads", fixed("1\n")),
         ("cgroup.type", fixed("domain\n")),

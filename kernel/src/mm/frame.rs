@@ -4,8 +4,9 @@
 //! (`section`). A little memory is kept for the kernel itself, so that a program that eats all memory is
 //! refused while the kernel can still clean up after it.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use base::sync::IrqSpinLock;
 use hal_core::memory::{direct, phys_of};
 use hal_core::{PAGE_SIZE, PhysAddr};
 use mm_core::buddy::{FrameMeta, state};
@@ -59,6 +60,7 @@ fn meta(at: PhysAddr) -> &'static FrameMeta {
 pub(super) fn init() {
     let pages = (section::total_frames() / 32).min((16 << 20) / PAGE_SIZE);
     RESERVE.store(pages, Ordering::Relaxed);
+    SPARE.lock().most = (section::total_frames() / 4096).min(SPARES);
 }
 
 /// A block of 4 KiB << `order` for a program, not zeroed, with one reference. `None` when memory is out.
@@ -84,6 +86,9 @@ pub fn alloc_for(order: u8, purpose: Purpose) -> Option<PhysAddr> {
         }
         let mut frame = None;
         section::take(order, 1, |f| frame = Some(f));
+        while frame.is_none() && purpose == Purpose::Kernel && release_spare() {
+            section::take(order, 1, |f| frame = Some(f));
+        }
         frame?
     };
     section::meta(frame).refs.store(1, Ordering::Relaxed);
@@ -122,6 +127,9 @@ fn refill(purpose: Purpose) -> Option<u32> {
     }
     let Some(first) = first else {
         section::take(0, 1, |frame| first = Some(frame));
+        while first.is_none() && purpose == Purpose::Kernel && release_spare() {
+            section::take(0, 1, |frame| first = Some(frame));
+        }
         if purpose == Purpose::Kernel && nearly_out() {
             shrink::note_shortage();
         }
@@ -277,6 +285,65 @@ pub unsafe fn copy(to: PhysAddr, from: PhysAddr) {
     }
 }
 
+/// Blocks set aside whole: the reserve's single frames do not help an object that needs several in a row.
+static SPARE: IrqSpinLock<Spare> = IrqSpinLock::new(Spare { blocks: [0; SPARES], count: 0, most: 0 });
+const SPARES: usize = 4;
+/// 128 KiB each.
+const SPARE_ORDER: u8 = 5;
+
+struct Spare {
+    blocks: [u32; SPARES],
+    count: usize,
+    /// How many this machine keeps.
+    most: usize,
+}
+
+/// Gives one spare block to the arenas; false if there is none.
+#[cold]
+fn release_spare() -> bool {
+    let block = {
+        let mut spare = SPARE.lock();
+        spare.count = match spare.count.checked_sub(1) {
+            Some(count) => count,
+            None => return false,
+        };
+        spare.blocks[spare.count]
+    };
+    SHORT_OF_SPARES.store(true, Ordering::Relaxed);
+    shrink::note_shortage();
+    section::give(SPARE_ORDER, block);
+    true
+}
+
+/// Sets spare blocks aside again while there is enough.
+fn keep_spares() {
+    while section::free_frames() > 4 * RESERVE.load(Ordering::Relaxed) {
+        let mut taken = None;
+        section::take(SPARE_ORDER, 1, |block| taken = Some(block));
+        let Some(block) = taken else {
+            return;
+        };
+        let mut spare = SPARE.lock();
+        let count = spare.count;
+        if count == spare.most {
+            drop(spare);
+            return section::give(SPARE_ORDER, block);
+        }
+        spare.blocks[count] = block;
+        spare.count = count + 1;
+        SHORT_OF_SPARES.store(spare.count < spare.most, Ordering::Relaxed);
+        if spare.count == spare.most {
+            return;
+        }
+    }
+}
+
+/// True if [`keep_spares`] has something to do.
+static SHORT_OF_SPARES: AtomicBool = AtomicBool::new(true);
+
+/// Frames that must be free beyond the reserve before the kernel makes new objects for a program.
+const ROOM: usize = 32;
+
 /// True if even the kernel's reserve is half used.
 pub fn nearly_out() -> bool {
     section::free_frames() < RESERVE.load(Ordering::Relaxed) / 2
@@ -284,7 +351,10 @@ pub fn nearly_out() -> bool {
 
 /// `ENOMEM` if a program has eaten all but the kernel's reserve: asked before the kernel makes objects on its behalf.
 pub fn check_room() -> base::Result<()> {
-    if allowed(Purpose::User, 0) || shrink::shrink(BATCH) > 0 { Ok(()) } else { Err(base::Errno::ENOMEM) }
+    if SHORT_OF_SPARES.load(Ordering::Relaxed) {
+        keep_spares();
+    }
+    if allowed(Purpose::User, ROOM) || shrink::shrink(2 * ROOM) > 0 { Ok(()) } else { Err(base::Errno::ENOMEM) }
 }
 
 /// As [`check_room`], for an operation that takes about `frames` frames.

@@ -95,6 +95,11 @@ impl AddressSpace {
         stats
     }
 
+    /// Pages that are there and private, without a look at the regions.
+    pub fn private_pages(&self) -> usize {
+        self.anonymous_pages.load(Ordering::Relaxed).max(0) as usize
+    }
+
     /// Remembers how much is present, before some of it goes.
     pub(super) fn note_peak(&self) {
         let now = self.anonymous_pages.load(Ordering::Relaxed) + self.file_pages.load(Ordering::Relaxed);

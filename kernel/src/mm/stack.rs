@@ -86,7 +86,7 @@ impl Drop for KernelStack {
 }
 
 fn map(slot: u32) -> Result<()> {
-    let block = frame::alloc_for(STACK_ORDER, Purpose::Kernel).ok_or(Errno::ENOMEM)?;
+    let block = frame::alloc_for(STACK_ORDER, Purpose::User).ok_or(Errno::ENOMEM)?;
     let mmu = platform().mmu();
     let flags = PteFlags::WRITE | PteFlags::GLOBAL | PteFlags::ACCESSED | PteFlags::DIRTY;
     let at = bottom(slot);

@@ -90,8 +90,7 @@ fn check_limits(process: &Process) -> Result<()> {
     let privileged = credentials.capable(cap::SYS_RESOURCE) || credentials.capable(cap::SYS_ADMIN);
     if !privileged && limit != u64::MAX {
         let own = credentials.uid.real;
-        let count: usize =
-            ids::processes().filter(|p| p.credentials().uid.real == own).map(|p| p.thread_count()).sum();
+        let count: usize = ids::processes().filter(|p| p.credentials().uid.real == own).map(|p| p.thread_count()).sum();
         if count as u64 >= limit {
             return Err(Errno::EAGAIN);
         }

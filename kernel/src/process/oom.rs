@@ -1,5 +1,6 @@
 //! What happens when memory is out: one process ends, with one line that says so.
 
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::signal::{self, SIGKILL, SigInfo};
@@ -9,7 +10,7 @@ use crate::sched;
 
 /// Pages that are there for the process alone.
 fn resident(process: &Process) -> usize {
-    process.space().map_or(0, |space| space.stats().anonymous)
+    process.space().map_or(0, |space| space.private_pages())
 }
 
 /// How much a process is to blame: its pages, moved by `oom_score_adj` as Linux does.

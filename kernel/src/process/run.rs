@@ -30,7 +30,10 @@ fn run(thread: &'static Thread) -> ! {
     let context = thread.context();
     loop {
         cpu::irq_save();
-        while percpu::this().attention.load(Ordering::Relaxed) != 0 || thread.interrupted() || thread.ext.rseq.is_stale() {
+        while percpu::this().attention.load(Ordering::Relaxed) != 0
+            || thread.interrupted()
+            || thread.ext.rseq.is_stale()
+        {
             cpu::irq_restore(true);
             attend(thread, context);
             cpu::irq_save();

@@ -111,7 +111,8 @@ impl PosixTimer {
                 self.timer.set(now_ns().saturating_add(deadline.saturating_sub(base::time::wall_ns())));
             }
             _ => {
-                let left = self.process.upgrade().map_or(0, |process| deadline.saturating_sub(self.clock.now(&process)));
+                let left =
+                    self.process.upgrade().map_or(0, |process| deadline.saturating_sub(self.clock.now(&process)));
                 let step = left / sched::online() as u64;
                 self.timer.set(now_ns().saturating_add(step.max(CPU_STEP)));
             }
@@ -200,11 +201,7 @@ const INTERVAL_ID: i32 = -1;
 
 impl Timers {
     pub(super) fn new(process: Weak<Process>) -> Self {
-        Self {
-            process,
-            intervals: SpinLock::new([None, None, None]),
-            posix: SpinLock::new(BTreeMap::new()),
-        }
+        Self { process, intervals: SpinLock::new([None, None, None]), posix: SpinLock::new(BTreeMap::new()) }
     }
 
     fn interval(&self, which: usize) -> Result<Arc<PosixTimer>> {

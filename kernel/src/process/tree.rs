@@ -191,8 +191,7 @@ pub fn children(parent: &Process) -> Vec<u32> {
 /// `setpgid`.
 pub fn set_group(caller: &Process, pid: u32, group: u32) -> Result<()> {
     let target = ids::process(pid).ok_or(Errno::ESRCH)?;
-    let exists =
-        |group: u32, session: u32| ids::processes().any(|p| p.group() == group && p.session() == session);
+    let exists = |group: u32, session: u32| ids::processes().any(|p| p.group() == group && p.session() == session);
     let session = caller.session();
     if target.pid != caller.pid {
         if target.parent_pid() != caller.pid {

@@ -188,9 +188,8 @@ fn send_message(
     let timeout = socket.write_timeout_ns();
     let mut total = 0;
     let result = loop {
-        let sent = transfer::waiting(file, OUT_EVENTS, timeout, io_flags(flags), || {
-            socket.send(input, to, control, flags)
-        });
+        let sent =
+            transfer::waiting(file, OUT_EVENTS, timeout, io_flags(flags), || socket.send(input, to, control, flags));
         match sent {
             Ok(n) => total += n,
             Err(_) if total > 0 => break Ok(total),
@@ -368,7 +367,8 @@ fn recvmmsg(args: &Args) -> Result<u64> {
     let count = (args.u32(2) as usize).min(MAX_MESSAGES);
     for i in 0..count {
         let at = args.usize(1) + i * MMSGHDR;
-        let got = receive_one(&*file, at, flags & !Flags::WAITFORONE).and_then(|n| user::write(at + MSGHDR, &(n as u32)));
+        let got =
+            receive_one(&*file, at, flags & !Flags::WAITFORONE).and_then(|n| user::write(at + MSGHDR, &(n as u32)));
         match got {
             Ok(()) => {}
             Err(_) if i > 0 => return Ok(i as u64),
