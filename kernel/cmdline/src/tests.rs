@@ -93,7 +93,8 @@ fn names_the_bad_token() {
         "framing=1",
         "params=file",
         "chart=on",
-        "hostname=", "selftest=x",
+        "hostname=",
+        "selftest=x",
         "hostname=a%20b",
     ] {
         let error = parse(bad).expect_err(bad);

@@ -73,7 +73,8 @@ fn an_ordinary_program() {
 #[test]
 fn bss_alone_and_an_executable_stack() {
     let stack = Ph { kind: abi::PT_GNU_STACK, flags: 7, offset: 0, vaddr: 0, filesz: 0, memsz: 0, align: 16 };
-    let bytes = file(abi::ET_EXEC, 0x400000, &[load(5, 0, 0x400000, 0x100, 0x100), load(6, 0x77, 0x500123, 0, 0x10), stack]);
+    let bytes =
+        file(abi::ET_EXEC, 0x400000, &[load(5, 0, 0x400000, 0x100, 0x100), load(6, 0x77, 0x500123, 0, 0x10), stack]);
     let plan = plan(&bytes, 0x100).unwrap();
     assert!(plan.executable_stack && !plan.movable);
     let bss = plan.segments[1];
@@ -164,7 +165,10 @@ fn scripts() {
     let parse = script::parse;
     assert_eq!(parse(b"\x7fELF"), None);
     assert_eq!(parse(b"#!/bin/sh\nexit"), Some(Some((&b"/bin/sh"[..], None))));
-    assert_eq!(parse(b"#! \t/usr/bin/env python3 -u \nx"), Some(Some((&b"/usr/bin/env"[..], Some(&b"python3 -u"[..])))));
+    assert_eq!(
+        parse(b"#! \t/usr/bin/env python3 -u \nx"),
+        Some(Some((&b"/usr/bin/env"[..], Some(&b"python3 -u"[..]))))
+    );
     assert_eq!(parse(b"#!/bin/sh"), Some(Some((&b"/bin/sh"[..], None))));
     assert_eq!(parse(b"#!\n"), Some(None));
     assert_eq!(parse(b"#!   "), Some(None));
