@@ -484,3 +484,21 @@ CHECK(dual_stack_listener)
     close(c4);
     close(c6);
 }
+
+CHECK(v6_datagram_socket_takes_a_v4_peer)
+{
+    // glibc's getaddrinfo asks so for the source address of each candidate
+    union addr a;
+    int fd = OK(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_IP));
+    OK(connect(fd, &a.sa, loopback(&a, AF_INET, 9)));
+    socklen_t len = sizeof a;
+    OK(getsockname(fd, &a.sa, &len));
+    EQ(a.sa.sa_family, AF_INET6);
+    T(IN6_IS_ADDR_V4MAPPED(&a.v6.sin6_addr));
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    OK(connect(fd, &none, sizeof none));
+    OK(connect(fd, &a.sa, loopback(&a, AF_INET6, 9)));
+    len = sizeof a;
+    OK(getsockname(fd, &a.sa, &len));
+    T(IN6_IS_ADDR_LOOPBACK(&a.v6.sin6_addr));
+}
