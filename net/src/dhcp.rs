@@ -202,7 +202,7 @@ impl Dhcp {
         let first = !matches!(state.phase, Phase::Bound { .. });
         stack.insert_address(
             &self.interface,
-            Address { ip, prefix, tentative: false, valid_until: now + lease, dynamic: true },
+            Address { ip, prefix, valid_until: now + lease, dynamic: true, detect_until: 0 },
         );
         if let Some(router) = repr.router {
             stack.add_route(Route {

@@ -25,8 +25,8 @@ pub struct Address {
     pub ip: Ip,
     /// Length of the network part in bits.
     pub prefix: u8,
-    /// Not usable yet: nobody has said in time that it is theirs (duplicate address detection).
-    pub tentative: bool,
+    /// Until then, monotonic ns, we give it up if somebody says that it is theirs (duplicate address detection).
+    pub detect_until: u64,
     /// Until when it is valid, monotonic ns; `u64::MAX`: for ever.
     pub valid_until: u64,
     /// Given by a server or router, not configured.
@@ -125,12 +125,12 @@ impl Interface {
     }
 
     /// The address to send from when `dst` is the destination (RFC 6724 reduced to what one interface
-    /// needs: same family, not tentative, same scope, then longest common prefix).
+    /// needs: same family, same scope, then longest common prefix).
     pub fn source_for(&self, dst: Ip) -> Option<Ip> {
         self.addresses
             .read()
             .iter()
-            .filter(|a| a.ip.is_v4() == dst.is_v4() && !a.tentative)
+            .filter(|a| a.ip.is_v4() == dst.is_v4())
             .max_by_key(|a| {
                 let scope = a.ip.is_link_local6() == (dst.is_link_local6() || dst.is_multicast() && !dst.is_v4());
                 (scope, (a.ip.0 ^ dst.0).leading_zeros().min(96 + u32::from(a.prefix)))

@@ -23,6 +23,8 @@ use crate::timers::{NEVER, Timed, TimerSlot};
 const SECOND: u64 = 1_000_000_000;
 /// RFC 4861, 10.
 const SOLICITATIONS: u8 = 3;
+/// How long somebody may say that our new address is theirs.
+pub(crate) const DETECTION: u64 = 2 * SECOND;
 const SOLICITATION_INTERVAL: u64 = 4 * SECOND;
 
 fn mac_of(address: &Option<RawHardwareAddress>) -> Option<[u8; 6]> {
@@ -53,7 +55,10 @@ pub(crate) fn input(
         }
         NdiscRepr::NeighborAdvert { target_addr, lladdr, .. } => {
             let target = Ip::from(*target_addr);
-            if interface.addresses().iter().any(|a| a.ip == target) {
+            if let Some(ours) = interface.addresses().iter().find(|a| a.ip == target) {
+                if now >= ours.detect_until {
+                    return; // too late: nobody on the link shall take addresses away from us (RFC 4862, 5.4.4)
+                }
                 log::warn!("{}: {target} is used by another host; not using it", interface.name);
                 stack.remove_address(interface, target);
                 return;
@@ -140,7 +145,13 @@ fn on_prefix(
     }
     stack.insert_address(
         interface,
-        Address { ip, prefix: 64, tentative: false, valid_until: now.saturating_add(lifetime), dynamic: true },
+        Address {
+            ip,
+            prefix: 64,
+            valid_until: now.saturating_add(lifetime),
+            dynamic: true,
+            detect_until: if known { 0 } else { now + DETECTION },
+        },
     );
     if !known {
         detect_duplicates(stack, interface, ip, now, tx);
@@ -215,7 +226,7 @@ impl Auto6 {
         let ip = Ip(0xfe80 << 112 | u128::from(interface_id(interface.caps.mac)));
         stack.insert_address(
             interface,
-            Address { ip, prefix: 64, tentative: false, valid_until: NEVER, dynamic: false },
+            Address { ip, prefix: 64, valid_until: NEVER, dynamic: false, detect_until: now + DETECTION },
         );
         detect_duplicates(stack, interface, ip, now, tx);
         if !routers {

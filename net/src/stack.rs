@@ -165,7 +165,7 @@ impl Stack {
 
     /// Gives an interface an address at once, and the route to its network.
     pub fn add_address(&self, interface: &Arc<Interface>, ip: Ip, prefix: u8) {
-        self.insert_address(interface, Address { ip, prefix, tentative: false, valid_until: NEVER, dynamic: false });
+        self.insert_address(interface, Address { ip, prefix, valid_until: NEVER, dynamic: false, detect_until: 0 });
         if ip.is_v4() && !interface.is_loopback() {
             let mut tx = Tx::new();
             arp::announce(self, interface, ip, &mut tx);
@@ -223,7 +223,7 @@ impl Stack {
 
     /// True if packets to `ip` are for this machine.
     pub fn is_local(&self, ip: Ip) -> bool {
-        ip.is_loopback() || self.interfaces().any(|i| i.addresses.read().iter().any(|a| a.ip == ip && !a.tentative))
+        ip.is_loopback() || self.interfaces().any(|i| i.addresses.read().iter().any(|a| a.ip == ip))
     }
 
     /// Finds the way to `dst`. `ENETUNREACH` if there is none.
