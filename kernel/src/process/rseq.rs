@@ -100,23 +100,31 @@ impl Rseq {
         if address == 0 {
             return;
         }
-        let cpu = hal_core::percpu::cpu_id() as u32;
-        let done = self.restart(address, context).and_then(|()| {
-            if self.cpu.load(Ordering::Relaxed) == cpu {
-                return Ok(());
+        // A page that could not come for want of memory is not the program's fault; a second try finds memory, or the
+        // shortage.
+        for _ in 0..3 {
+            if self.refresh(address, context).is_ok() {
+                return;
             }
-            self.cpu.store(cpu, Ordering::Relaxed);
-            user::write::<u32>(address + NODE, &0)?;
-            user::write::<[u32; 2]>(address + CPU_START, &[cpu, cpu])
-        });
-        if done.is_err() && crate::mm::frame::check_room().is_err() {
-            // Not the program's fault: the page could not come. The area stays stale, and this is tried again.
-            self.cpu.store(UNINITIALISED, Ordering::Relaxed);
-            super::oom::out_of_memory();
-        } else if done.is_err() {
-            self.forget();
-            signal::force(SigInfo::kernel(SIGSEGV));
+            if crate::mm::frame::check_room().is_err() {
+                // The area stays stale, so that this is tried again.
+                self.cpu.store(UNINITIALISED, Ordering::Relaxed);
+                return super::oom::out_of_memory();
+            }
         }
+        self.forget();
+        signal::force(SigInfo::kernel(SIGSEGV));
+    }
+
+    fn refresh(&self, address: usize, context: &mut UserContext) -> Result<()> {
+        let cpu = hal_core::percpu::cpu_id() as u32;
+        self.restart(address, context)?;
+        if self.cpu.load(Ordering::Relaxed) != cpu {
+            user::write::<u32>(address + NODE, &0)?;
+            user::write::<[u32; 2]>(address + CPU_START, &[cpu, cpu])?;
+            self.cpu.store(cpu, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn restart(&self, address: usize, context: &mut UserContext) -> Result<()> {
