@@ -52,6 +52,19 @@ pub enum Restart {
         /// Where the rest is written; 0 for nowhere.
         remaining: usize,
     },
+    /// A wait on a futex with an end.
+    Futex {
+        /// The word.
+        address: usize,
+        /// Private to the process.
+        private: bool,
+        /// What it must hold.
+        expected: u32,
+        /// End, ns of the monotonic clock.
+        deadline: u64,
+        /// Which wake-ups count.
+        bitset: u32,
+    },
 }
 
 /// Settings only the thread itself touches.

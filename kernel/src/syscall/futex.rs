@@ -7,6 +7,7 @@ use base::{Errno, Result};
 use super::{Args, calls};
 use crate::mm;
 use crate::process::futex::{self, ANY, WaitWord};
+use crate::process::thread::Restart;
 
 const PRIVATE: u32 = 128;
 const REALTIME: u32 = 256;
@@ -27,6 +28,18 @@ fn deadline(address: Option<usize>, realtime: bool, relative: bool) -> Result<Op
     }))
 }
 
+/// A plain wait. With an end it is not simply done again after a signal handler: the time would start anew.
+pub fn wait(address: usize, private: bool, expected: u32, deadline: Option<u64>, bitset: u32) -> Result<u64> {
+    match (futex::wait(address, private, expected, deadline, bitset), deadline) {
+        (Err(Errno::ERESTARTSYS), Some(deadline)) => {
+            let restart = Restart::Futex { address, private, expected, deadline, bitset };
+            crate::sched::current().ext.update(|own| own.restart = restart);
+            Err(Errno::ERESTART_RESTARTBLOCK)
+        }
+        (done, _) => done.map(|()| 0),
+    }
+}
+
 fn futex(args: &Args) -> Result<u64> {
     let (address, operation, value) = (args.usize(0), args.u32(1), args.u32(2));
     let (address2, value3) = (args.usize(4), args.u32(5));
@@ -41,7 +54,7 @@ fn futex(args: &Args) -> Result<u64> {
     }
     let count = |n: u32| n.min(i32::MAX as u32) as usize;
     match command {
-        0 => futex::wait(address, private, value, deadline(args.optional(3), realtime, true)?, ANY).map(|()| 0),
+        0 => wait(address, private, value, deadline(args.optional(3), realtime, true)?, ANY),
         1 => futex::wake(address, private, count(value).max(1), ANY).map(|n| n as u64),
         3 | 4 => {
             if (value as i32) < 0 || (value2 as i32) < 0 {
@@ -56,7 +69,7 @@ fn futex(args: &Args) -> Result<u64> {
         6 => futex::lock_pi(address, private, deadline(args.optional(3), true, false)?).map(|()| 0),
         7 => futex::unlock_pi(address, private).map(|()| 0),
         8 => futex::trylock_pi(address).map(|()| 0),
-        9 => futex::wait(address, private, value, deadline(args.optional(3), realtime, false)?, value3).map(|()| 0),
+        9 => wait(address, private, value, deadline(args.optional(3), realtime, false)?, value3),
         10 => futex::wake(address, private, count(value).max(1), value3).map(|n| n as u64),
         11 => {
             let end = deadline(args.optional(3), realtime, false)?;

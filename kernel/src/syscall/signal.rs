@@ -349,6 +349,9 @@ fn restart_syscall(_: &Args) -> Result<u64> {
     match sched::current().ext.update(|own| core::mem::take(&mut own.restart)) {
         Restart::None => Err(Errno::EINTR),
         Restart::Sleep { deadline, remaining } => super::time::sleep_relative(deadline, remaining),
+        Restart::Futex { address, private, expected, deadline, bitset } => {
+            super::futex::wait(address, private, expected, Some(deadline), bitset)
+        }
     }
 }
 
@@ -367,7 +370,7 @@ calls! {
     130 rt_sigsuspend, "complete";
     131 sigaltstack, "complete, with SS_AUTODISARM";
     200 tkill, "complete";
-    219 restart_syscall, "nanosleep and clock_nanosleep";
+    219 restart_syscall, "nanosleep, clock_nanosleep, futex";
     222 timer_create, "SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD_ID; real-time, monotonic, boot-time and CPU clocks";
     223 timer_settime, "complete";
     224 timer_gettime, "complete";
