@@ -11,7 +11,8 @@ mod inode;
 
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 
 use base::frame::FRAME_SIZE;
 use base::sync::SpinLock;
@@ -57,7 +58,18 @@ const KNOWN_INCOMPAT: u32 = 0x7f;
 /// Pages read at once for metadata.
 const META_AHEAD: u64 = 8;
 /// Metadata pages kept.
-const META_PAGES: u64 = 4096;
+const META_PAGES: u64 = 1024;
+
+/// Mounted images, for [`drop_caches`].
+static MOUNTED: SpinLock<Vec<Weak<Erofs>>> = SpinLock::new(Vec::new());
+
+/// Frees cached metadata that nobody uses at the moment; returns how many frames.
+pub fn drop_caches() -> usize {
+    let Some(mounted) = MOUNTED.try_lock().map(|list| list.clone()) else {
+        return 0;
+    };
+    mounted.iter().filter_map(Weak::upgrade).map(|fs| fs.drop_cache()).sum()
+}
 
 /// A mounted image.
 pub struct Erofs {
@@ -147,6 +159,10 @@ impl Erofs {
         if root.kind() != crate::FileType::Directory {
             return error(String::from("the root of the image is not a directory"));
         }
+        let mut mounted = MOUNTED.lock();
+        mounted.retain(|fs| fs.strong_count() > 0);
+        mounted.push(Arc::downgrade(&fs));
+        drop(mounted);
         Ok(Arc::new(root))
     }
 
@@ -204,9 +220,13 @@ impl Erofs {
         found.ok_or(Errno::EIO)
     }
 
-    fn drop_cache(&self) {
-        let old = core::mem::take(&mut *self.meta.lock());
-        drop(old);
+    fn drop_cache(&self) -> usize {
+        if self.image.in_place() {
+            return 0;
+        }
+        // Who allocates may hold the lock.
+        let old = self.meta.try_lock().map(|mut meta| core::mem::take(&mut *meta));
+        old.map_or(0, |old| old.len() as usize)
     }
 }
 

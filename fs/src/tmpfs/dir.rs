@@ -94,6 +94,7 @@ impl TmpInode {
         if self.meta.lock().nlink == 0 {
             return Err(Errno::ENOENT);
         }
+        self.fs.charge_name()?;
         self.change();
         let old = self.entries()?.lock().insert(name, What::Own(inode));
         drop(old);
@@ -122,6 +123,9 @@ impl TmpInode {
 
     /// One name fewer: a directory has no more links then.
     fn drop_name(&self) {
+        if self.lower.is_none() {
+            self.fs.uncharge_name();
+        }
         if self.entries().is_ok() {
             let links = self.meta.lock().nlink;
             self.add_links(-(links as i32));

@@ -36,12 +36,24 @@ pub struct TmpInode {
     pub(super) lower: Option<Arc<dyn Lower>>,
     changed: AtomicBool,
     pub(super) listed: AtomicBool,
-    xattrs: SpinLock<BTreeMap<Vec<u8>, Vec<u8>>>,
+    xattrs: SpinLock<Xattrs>,
     attachment: Attachment,
 }
 
 /// Largest extended attribute, bytes.
 const XATTR_MAX: usize = 65_536;
+/// All attributes of one inode, bytes.
+const XATTR_TOTAL: usize = 4 * XATTR_MAX;
+
+type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn xattr_bytes(xattrs: &Xattrs) -> usize {
+    xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+fn pages(bytes: usize) -> u64 {
+    bytes.div_ceil(4096) as u64
+}
 
 impl TmpInode {
     pub(super) fn new(fs: Arc<TmpFs>, kind: FileType, stat: Stat, lower: Option<Arc<dyn Lower>>) -> Arc<Self> {
@@ -153,9 +165,9 @@ impl TmpInode {
 impl Drop for TmpInode {
     fn drop(&mut self) {
         if let Body::File(data) = &mut self.body {
-            let pages = data.dirty_pages();
-            self.fs.uncharge(pages);
+            self.fs.uncharge(data.dirty_pages());
         }
+        self.fs.uncharge(pages(xattr_bytes(self.xattrs.get_mut())));
         if self.lower.is_some() {
             self.fs.forget(self.ino);
         }
@@ -207,8 +219,8 @@ impl Inode for TmpInode {
             block_size: 4096,
             blocks,
             free: blocks.saturating_sub(self.fs.used()),
-            files: blocks,
-            files_free: blocks,
+            files: 2 * blocks,
+            files_free: (2 * blocks).saturating_sub(self.fs.names.load(Ordering::Relaxed)),
         })
     }
 
@@ -326,16 +338,28 @@ impl Inode for TmpInode {
             (false, 2) => return Err(Errno::ENODATA),
             _ => {}
         }
-        let total: usize = xattrs.iter().map(|(k, v)| k.len() + v.len()).sum();
-        if total + name.len() + value.len() > 16 * XATTR_MAX {
+        let total = xattr_bytes(&xattrs);
+        let gone = xattrs.get(name).map_or(0, |old| name.len() + old.len());
+        let new = total - gone + name.len() + value.len();
+        if new > XATTR_TOTAL {
             return Err(Errno::ENOSPC);
+        }
+        let (before, after) = (pages(total), pages(new));
+        if after > before {
+            self.fs.charge(after - before)?;
+        } else {
+            self.fs.uncharge(before - after);
         }
         xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
-        self.xattrs.lock().remove(name).map(|_| ()).ok_or(Errno::ENODATA)
+        let mut xattrs = self.xattrs.lock();
+        let before = pages(xattr_bytes(&xattrs));
+        xattrs.remove(name).ok_or(Errno::ENODATA)?;
+        self.fs.uncharge(before - pages(xattr_bytes(&xattrs)));
+        Ok(())
     }
 
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {

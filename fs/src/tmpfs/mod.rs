@@ -53,6 +53,8 @@ pub struct TmpFs {
     next_ino: AtomicU64,
     used: AtomicU64,
     limit: AtomicU64,
+    /// Names made here, each with an inode: they take the kernel's memory, too.
+    names: AtomicU64,
     /// Inodes that stand on a lower one, by its number. Changed ones are kept.
     known: SpinLock<HashMap<u64, Known>>,
 }
@@ -85,6 +87,7 @@ impl TmpFs {
             next_ino: AtomicU64::new(FIRST_INO),
             used: AtomicU64::new(0),
             limit: AtomicU64::new(limit),
+            names: AtomicU64::new(0),
             known: SpinLock::default(),
         })
     }
@@ -167,6 +170,20 @@ impl TmpFs {
         }
     }
 
+    /// Room for one more name. A name with its inode takes about 1 KiB, so names may take a half of what data may.
+    fn charge_name(&self) -> Result<()> {
+        let limit = self.limit.load(Ordering::Relaxed).saturating_mul(2);
+        self.names
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |names| (names < limit).then_some(names + 1))
+            .map(|_| ())
+            .map_err(|_| Errno::ENOSPC)
+    }
+
+    fn uncharge_name(&self) {
+        // Names of the lower file system were not counted.
+        let _ = self.names.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |names| names.checked_sub(1));
+    }
+
     fn charge(&self, pages: u64) -> Result<()> {
         let limit = self.limit.load(Ordering::Relaxed);
         self.used
@@ -193,10 +210,12 @@ pub fn set_unmap(unmap: Unmap) {
 // Inodes that may have pages which can be read again.
 static RECLAIMABLE: SpinLock<VecDeque<Weak<TmpInode>>> = SpinLock::new(VecDeque::new());
 
-/// Frees up to about `wanted` page frames that can be read again from the image; returns how many. Takes no lock that its
+/// Frees up to about `wanted` page frames that can be read again from the image, and cached names; returns how many
+/// frames. Takes no lock that its
 /// caller could hold, so it may run wherever memory is allocated.
 pub fn reclaim(wanted: usize) -> usize {
-    let mut freed = 0;
+    crate::vfs::shrink(wanted);
+    let mut freed = crate::erofs::drop_caches();
     let Some(turns) = RECLAIMABLE.try_lock().map(|list| list.len()) else {
         return 0;
     };

@@ -162,6 +162,25 @@ fn sparse_files_holes_and_the_limit() {
 }
 
 #[test]
+fn names_and_attributes_are_limited() {
+    let w = World::at(TmpFs::root(100, 0o755));
+    let made = (0..).take_while(|i| w.mkdir(&std::format!("/{i}")).is_ok()).count();
+    assert_eq!(made, 200);
+    assert_eq!(w.mkdir("/more").err(), Some(Errno::ENOSPC));
+    w.rename("/1", "/renamed", 0).unwrap();
+    w.walk().rmdir(b"/0").unwrap();
+    w.mkdir("/more").unwrap();
+    let inode = w.find("/more").unwrap().inode().unwrap().clone();
+    inode.set_xattr(b"user.a", &[1; 60_000], 0).unwrap();
+    assert_eq!(inode.statfs().unwrap().free, 100 - 15);
+    inode.set_xattr(b"user.a", b"short", 2).unwrap();
+    assert_eq!(inode.get_xattr(b"user.a").unwrap(), b"short");
+    inode.remove_xattr(b"user.a").unwrap();
+    assert_eq!(inode.statfs().unwrap().free, 100);
+    assert_eq!(inode.set_xattr(b"system.x", b"", 0), Err(Errno::EOPNOTSUPP));
+}
+
+#[test]
 fn pages_are_shared_with_mappings() {
     let w = World::new();
     w.put("/f", &[5; 5000]);

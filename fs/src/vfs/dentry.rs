@@ -8,14 +8,14 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use base::sync::{Mutex, SpinLock};
+use base::sync::{Mutex, SpinGuard, SpinLock};
 use base::{Errno, Result};
 use hashbrown::HashMap;
 
 use crate::inode::Inode;
 
 /// Cached entries in the system beyond which unused ones are dropped.
-const LIMIT: usize = 16_384;
+static LIMIT: AtomicUsize = AtomicUsize::new(16_384);
 /// Entries looked at per insertion when over the limit.
 const SWEEP: usize = 4;
 
@@ -25,6 +25,18 @@ static CLOCK: SpinLock<VecDeque<Weak<Dentry>>> = SpinLock::new(VecDeque::new());
 /// Cached entries now.
 pub fn cached() -> usize {
     COUNT.load(Ordering::Relaxed)
+}
+
+/// Keeps at most about `entries` unused names.
+pub fn set_limit(entries: usize) {
+    LIMIT.store(entries, Ordering::Relaxed);
+}
+
+/// Drops up to about `wanted` names that nothing uses.
+pub fn shrink(wanted: usize) {
+    if let Some(clock) = CLOCK.try_lock() {
+        turn(clock, wanted);
+    }
 }
 
 struct Place {
@@ -251,19 +263,24 @@ impl Drop for Dentry {
 fn remember(dentry: &Arc<Dentry>) {
     let mut clock = CLOCK.lock();
     clock.push_back(Arc::downgrade(dentry));
-    if COUNT.load(Ordering::Relaxed) <= LIMIT && clock.len() <= 2 * LIMIT {
-        return;
+    let limit = LIMIT.load(Ordering::Relaxed);
+    if COUNT.load(Ordering::Relaxed) > limit || clock.len() > 2 * limit {
+        turn(clock, SWEEP);
     }
-    for _ in 0..SWEEP {
+}
+
+/// Looks at the next `steps` entries of the clock and drops those that were not used since the last time.
+fn turn(mut clock: SpinGuard<'_, VecDeque<Weak<Dentry>>>, steps: usize) {
+    for _ in 0..steps.min(clock.len()) {
         let Some(oldest) = clock.pop_front() else {
             return;
         };
         let Some(candidate) = oldest.upgrade() else {
             continue;
         };
+        drop(clock);
         let parent = candidate.parent();
         let busy = candidate.used.swap(false, Ordering::Relaxed) || candidate.is_unlinked() || parent.is_none();
-        drop(clock);
         let evicted = !busy && parent.is_some_and(|p| p.evict(&candidate, 2));
         let keep = !evicted && !candidate.is_unlinked();
         drop(candidate);

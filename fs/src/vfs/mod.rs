@@ -7,7 +7,7 @@ mod open;
 pub mod remove;
 mod walk;
 
-pub use dentry::{Dentry, cached};
+pub use dentry::{Dentry, cached, set_limit, shrink};
 pub use mount::{Mount, MountInfo, Path, mounts, root_mount};
 pub use open::How;
 pub use walk::{Found, Last, Resolve, Walk};

@@ -34,6 +34,8 @@ pub fn root() -> Option<&'static Path> {
 /// Makes `dentry` the root, with /proc, /sys, /dev, /dev/pts, /dev/shm, /tmp and /run on it.
 pub fn set_up(dentry: Arc<Dentry>, kind: &'static str) -> Result<Path> {
     mm::register_shrinker(reclaim);
+    // A cached name takes about 300 bytes: at most about 2 % of the memory.
+    fs::vfs::set_limit((mm::frame::stats().total / 4).clamp(256, 65_536));
     fs::inode::set_open_special(dev::open_special);
     fs::tmpfs::set_unmap(mm::forget_pages);
     fs::file::set_release_locks(super::locks::file_gone);
