@@ -1,8 +1,6 @@
 //! The Coracle kernel: modules only. The order of start-up is in `boot`.
 #![no_std]
 #![no_main]
-// Until the start order below `boot` uses every module.
-#![allow(dead_code, unused_imports)]
 
 extern crate alloc;
 extern crate hal_x86 as _;

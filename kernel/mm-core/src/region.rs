@@ -323,8 +323,8 @@ mod tests {
                         // Half of them continue an absolute position, so that they can merge.
                         let position = if random.below(2) == 0 { a } else { random.below(50) as usize };
                         regions.insert(a..b, Paint(colour, position));
-                        for at in a..b {
-                            model[at] = Some((colour, position + at - a));
+                        for (at, slot) in model[a..b].iter_mut().enumerate() {
+                            *slot = Some((colour, position + at));
                         }
                     }
                     2 => {

@@ -88,11 +88,6 @@ fn console() -> &'static dyn Console {
     hal_core::console().unwrap_or_else(|| platform().console())
 }
 
-/// Columns and rows, if the console tells.
-pub fn size() -> Option<(u16, u16)> {
-    DEVICE.get().and_then(|device| device.size())
-}
-
 /// Takes output; returns how many bytes it took, fewer than given only if the buffer is full. Does not sleep.
 pub fn write(bytes: &[u8]) -> usize {
     let mut waiting = WAITING.lock();

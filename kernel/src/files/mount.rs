@@ -26,11 +26,6 @@ fn reclaim(pages: usize) -> usize {
     fs::tmpfs::reclaim(pages)
 }
 
-/// The root of the tree, once it is mounted.
-pub fn root() -> Option<&'static Path> {
-    ROOT.get()
-}
-
 /// Makes `dentry` the root, with /proc, /sys, /dev, /dev/pts, /dev/shm, /tmp and /run on it.
 pub fn set_up(dentry: Arc<Dentry>, kind: &'static str) -> Result<Path> {
     mm::register_shrinker(reclaim);

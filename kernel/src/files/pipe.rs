@@ -93,7 +93,7 @@ impl Pipe {
         let (readers, writers) = (self.reader_count.load(Ordering::SeqCst), self.writer_count.load(Ordering::SeqCst));
         let end = PipeEnd::new(self, flags);
         self.subject.notify(Events::all());
-        if !nonblocking && !(flags.readable() && flags.writable()) {
+        if !(nonblocking || flags.readable() && flags.writable()) {
             // The other side may come and go before we run: an opening since we came counts.
             wait_for(&self.subject, Events::all(), None, || {
                 let other_side = if flags.readable() {

@@ -59,7 +59,10 @@ impl Device for ToMaster {
     }
 }
 
-static PAIRS: SpinLock<BTreeMap<u32, (Arc<Pair>, Weak<Tty>)>> = SpinLock::new(BTreeMap::new());
+/// The open pairs by number, each with its terminal while that is open.
+type Pairs = BTreeMap<u32, (Arc<Pair>, Weak<Tty>)>;
+
+static PAIRS: SpinLock<Pairs> = SpinLock::new(BTreeMap::new());
 
 /// The open master.
 pub struct Master {

@@ -27,13 +27,16 @@ impl State {
     /// Counts what has expired by `now` and moves on to the next expiration.
     fn advance(&mut self, now: u64) {
         let Some(next) = self.next.filter(|&next| next <= now) else { return };
-        if self.interval == 0 {
-            self.expired += 1;
-            self.next = None;
-        } else {
-            let count = (now - next) / self.interval + 1;
-            self.expired += count;
-            self.next = Some(next + count * self.interval);
+        match (now - next).checked_div(self.interval) {
+            None => {
+                self.expired += 1;
+                self.next = None;
+            }
+            Some(whole) => {
+                let count = whole + 1;
+                self.expired += count;
+                self.next = Some(next + count * self.interval);
+            }
         }
     }
 }

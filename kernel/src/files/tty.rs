@@ -394,11 +394,6 @@ impl TtyFile {
         }
         Arc::new(Self { tty: tty.clone(), status: Status::new(flags), opened: Time::now(), _guard: guard })
     }
-
-    /// The terminal.
-    pub fn tty(&self) -> &Arc<Tty> {
-        &self.tty
-    }
 }
 
 impl File for TtyFile {

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base::sync::IrqSpinLock;
-use hal_core::memory::{direct, phys_of};
+use hal_core::memory::direct;
 use hal_core::{PAGE_SIZE, PhysAddr};
 use mm_core::buddy::{FrameMeta, state};
 
@@ -235,14 +235,10 @@ pub unsafe fn split(at: PhysAddr, order: u8) {
 ///
 /// # Safety
 /// Nobody uses it any more, it was not given before, and it is mapped in the direct map.
+#[allow(dead_code, reason = "the way back for memory reserved at boot, which nothing gives up yet")]
 pub unsafe fn release(start: PhysAddr, len: u64) {
     let end = number(PhysAddr(start.0 + len));
     section::give_range(number(start.align_up(PAGE_SIZE as u64)), end);
-}
-
-/// The metadata of the frame under heap memory.
-pub(super) fn meta_of<T>(pointer: *const T) -> &'static FrameMeta {
-    meta(phys_of(pointer))
 }
 
 /// A counted handle to a frame that was reserved at boot (of the kernel's image, of a module) and stays so: the handle never

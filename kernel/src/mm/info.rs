@@ -7,7 +7,7 @@ use base::{Errno, Result};
 use hal_core::cpu::PageFault;
 use hal_core::memory::direct;
 use hal_core::mmu::PteFlags;
-use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, platform};
+use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr};
 
 use super::frame;
 use super::space::AddressSpace;

@@ -113,7 +113,7 @@ impl AddressSpace {
             check_overcommit(len)?;
         }
         if matches!(map.backing, Backing::Anonymous) && map.flags.contains(VmaFlags::SHARED) {
-            map.backing = Backing::File { source: SharedMemory::new(len / PAGE_SIZE)?, offset: 0 };
+            map.backing = Backing::File { source: SharedMemory::create(len / PAGE_SIZE)?, offset: 0 };
             if matches!(map.name, Name::None) {
                 map.name = Name::Path(Arc::from("/dev/zero (deleted)"));
             }

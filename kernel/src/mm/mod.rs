@@ -6,9 +6,6 @@
 //!
 //! Lock order, outermost first: a space's region tree, a page-table lock, then a heap class, then an arena.
 
-// The contract is wider than what its present callers use.
-#![allow(dead_code)]
-
 mod access;
 mod advise;
 mod entry;
@@ -38,7 +35,6 @@ mod zap;
 
 pub use advise::Advice;
 pub use fault::Fault;
-pub use info::{SpaceStats, VmaInfo};
 pub use map::{Fixed, Map};
 pub use remap::RemapFlags;
 pub use space::{AddressSpace, forget_pages};

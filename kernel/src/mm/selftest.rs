@@ -369,7 +369,7 @@ fn sparse() {
     let len = 8 << 40;
     let map = Map { flags: VmaFlags::NORESERVE, ..Map::anonymous(len, RW) };
     let at = space.map(map).unwrap();
-    for offset in [0, len / 3 & !7, len / 2, len - 8] {
+    for offset in [0, (len / 3) & !7, len / 2, len - 8] {
         put(&space, at + offset, offset as u64 + 1);
     }
     let child = space.fork().unwrap();

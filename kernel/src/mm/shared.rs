@@ -17,7 +17,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl SharedMemory {
     /// `pages` pages of zeroes.
-    pub fn new(pages: usize) -> Result<Arc<dyn PageSource>> {
+    pub fn create(pages: usize) -> Result<Arc<dyn PageSource>> {
         Ok(Arc::new(Self {
             pages: SpinLock::new(BTreeMap::new()),
             len: pages as u64,

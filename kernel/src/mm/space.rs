@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU64, AtomicUsize, Orderin
 use base::{Errno, Result, SleepRwLock, SpinLock};
 use hal_core::cpu::{CpuSet, MAX_CPUS};
 use hal_core::memory::direct;
-use hal_core::mmu::{Flush, Pte};
+use hal_core::mmu::Flush;
 use hal_core::{PAGE_SIZE, PhysAddr, VirtAddr, percpu};
 use mm_core::region::Regions;
 

@@ -61,6 +61,7 @@ pub enum Backing {
         offset: u64,
     },
     /// Frames of the kernel's that stay for ever: vDSO, clock page, device memory. Not reference-counted.
+    #[allow(dead_code, reason = "for memory of devices, which no device file shows yet")]
     Frames {
         /// The first one; the region shows consecutive frames.
         start: PhysAddr,

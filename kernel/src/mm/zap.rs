@@ -29,9 +29,12 @@ pub(super) struct Gather<'a> {
 #[derive(Debug)]
 pub(super) struct OutOfMemory;
 
+/// A range that `touched` widens: its start is above its end.
+const NOTHING: Range<usize> = Range { start: usize::MAX, end: 0 };
+
 impl<'a> Gather<'a> {
     pub(super) fn new(space: &'a AddressSpace) -> Self {
-        Self { space, items: [const { MaybeUninit::uninit() }; BATCH], len: 0, range: usize::MAX..0, has_tables: false }
+        Self { space, items: [const { MaybeUninit::uninit() }; BATCH], len: 0, range: NOTHING, has_tables: false }
     }
 
     /// Notes that entries for `range` were cleared or lost rights.
@@ -81,7 +84,7 @@ impl<'a> Gather<'a> {
         }
         self.len = 0;
         self.has_tables = false;
-        self.range = usize::MAX..0;
+        self.range = NOTHING;
     }
 }
 

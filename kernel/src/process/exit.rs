@@ -13,10 +13,10 @@ static FIRST_ENDED: AtomicU32 = AtomicU32::new(0);
 
 /// `exit_group`, or a fatal signal: the whole process ends, the running thread first.
 pub fn end_process(status: ExitStatus) -> ! {
-    if let Some(process) = sched::current().process() {
-        if process.begin_end(status) {
-            signal::interrupt_all(process);
-        }
+    if let Some(process) = sched::current().process()
+        && process.begin_end(status)
+    {
+        signal::interrupt_all(process);
     }
     exit_thread(status)
 }

@@ -18,7 +18,7 @@ use crate::mm::{self, user};
 use crate::sched::{self, Thread};
 
 /// Flags of `clone` (uapi linux/sched.h).
-#[allow(missing_docs)]
+#[allow(missing_docs, dead_code, reason = "the whole list of the ABI, under its names there")]
 pub mod flags {
     pub const VM: u64 = 0x100;
     pub const FS: u64 = 0x200;

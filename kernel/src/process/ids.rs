@@ -2,6 +2,7 @@
 //! process that was not waited for, a process group or a session.
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::sync::{Arc, Weak};
 
 use base::{Errno, Result, SpinLock};
@@ -37,8 +38,8 @@ pub fn allocate() -> Result<u32> {
     for _ in 0..PID_MAX {
         let candidate = ids.next;
         ids.next = if candidate + 1 >= PID_MAX { RESERVED } else { candidate + 1 };
-        if !ids.slots.contains_key(&candidate) {
-            ids.slots.insert(candidate, Slot { owned: true, ..Slot::default() });
+        if let Entry::Vacant(free) = ids.slots.entry(candidate) {
+            free.insert(Slot { owned: true, ..Slot::default() });
             return Ok(candidate);
         }
     }

@@ -1,6 +1,5 @@
 //! What happens when memory is out: one process ends, with one line that says so.
 
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::signal::{self, SIGKILL, SigInfo};

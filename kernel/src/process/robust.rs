@@ -8,8 +8,6 @@ use crate::sched::Thread;
 
 /// Most entries that are followed: a list may be a cycle.
 const MOST: usize = 2048;
-/// Bytes of `struct robust_list_head`.
-pub const HEAD_SIZE: usize = 24;
 
 /// Walks the list of the running thread, which ends. The list is the program's and may hold anything.
 pub(super) fn release(thread: &Thread) {

@@ -285,7 +285,7 @@ impl Timers {
     /// Stops everything: at the end.
     pub fn cancel_all(&self) {
         self.delete_posix();
-        let gone = core::mem::replace(&mut *self.intervals.lock(), [None, None, None]);
+        let gone = core::mem::take(&mut *self.intervals.lock());
         for timer in gone.into_iter().flatten() {
             timer.timer.cancel();
         }

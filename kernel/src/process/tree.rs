@@ -101,10 +101,10 @@ pub(super) fn end(process: &Arc<Process>) -> usize {
         if wanted != 0 {
             let _ = signal::send_process(&child, SigInfo::sent(wanted, code::USER, process.pid, 0));
         }
-        if child.is_zombie() {
-            if let Some(reaper) = &reaper {
-                tell_of_end(&child, reaper);
-            }
+        if child.is_zombie()
+            && let Some(reaper) = &reaper
+        {
+            tell_of_end(&child, reaper);
         }
     }
     for child in orphans_to_reap {
@@ -181,11 +181,6 @@ pub(super) fn find_child<R>(parent: &Process, mut f: impl FnMut(&Arc<Process>) -
     let _tree = TREE.lock();
     let children = parent.relations.lock();
     children.children.iter().find_map(&mut f)
-}
-
-/// The pids of the children.
-pub fn children(parent: &Process) -> Vec<u32> {
-    parent.relations.lock().children.iter().map(|child| child.pid).collect()
 }
 
 /// `setpgid`.

@@ -171,8 +171,8 @@ pub(super) fn init(number: usize) -> Result<()> {
 /// Loads an address space on this CPU (`None`: the kernel's own tables) and keeps it alive while loaded.
 pub(super) fn activate(space: Option<&Arc<AddressSpace>>) {
     let enabled = hal_core::cpu::irq_save();
-    // SAFETY: interrupts are off, so we stay on this CPU and the reference ends below.
     let old = {
+        // SAFETY: interrupts are off, so we stay on this CPU and the reference ends below.
         let local = unsafe { this().local() };
         match (space, &local.active) {
             (Some(new), Some(old)) if Arc::ptr_eq(new, old) => None,

@@ -17,8 +17,8 @@ mod upcalls;
 pub mod wait;
 pub mod work;
 
-pub use cpu::{CpuStats, account_user, cpu_stats, load_average, online};
-pub use run::{attend, exit_current, schedule, schedule_if_needed, wake, yield_now};
+pub use cpu::{account_user, cpu_stats, load_average, online};
+pub use run::{attend, exit_current, schedule_if_needed, wake, yield_now};
 pub use thread::{Affinity, Thread};
 
 use alloc::boxed::Box;

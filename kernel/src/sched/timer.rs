@@ -118,11 +118,6 @@ impl Timer {
         }
         was_set
     }
-
-    /// True if it is set and has not fired.
-    pub fn is_set(&self) -> bool {
-        self.0.armed.load(Ordering::Acquire) != 0
-    }
 }
 
 impl Drop for Timer {

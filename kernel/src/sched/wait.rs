@@ -58,10 +58,10 @@ impl Waiter {
 
     /// Ends the sleep, or the next one.
     pub fn signal(&self) {
-        if !self.signalled.swap(true, Ordering::SeqCst) {
-            if let Some(thread) = self.thread.upgrade() {
-                wake(&thread);
-            }
+        if !self.signalled.swap(true, Ordering::SeqCst)
+            && let Some(thread) = self.thread.upgrade()
+        {
+            wake(&thread);
         }
     }
 

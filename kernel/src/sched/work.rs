@@ -37,6 +37,7 @@ pub fn raise(id: WorkId) {
 }
 
 /// Makes the work run soon on CPU `number`.
+#[allow(dead_code, reason = "the counterpart of raise for drivers that steer work to a CPU")]
 pub fn raise_on(number: usize, id: WorkId) {
     if number == hal_core::percpu::cpu_id() {
         raise(id);

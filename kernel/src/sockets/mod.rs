@@ -43,8 +43,6 @@ pub mod family {
     pub const INET6: u16 = 10;
     /// Netlink.
     pub const NETLINK: u16 = 16;
-    /// Packets on a link.
-    pub const PACKET: u16 = 17;
 }
 
 /// Socket types (linux/net.h).

@@ -1,6 +1,5 @@
 //! Bringing the network up: interfaces and their configuration, /proc/net, /etc/resolv.conf.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use base::{Errno, Result};

@@ -63,11 +63,6 @@ impl View {
     pub fn walk(&self) -> Walk<'_> {
         Walk { root: &self.root, start: &self.start, cred: &self.cred }
     }
-
-    /// The caller's root.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
 }
 
 /// What `path` names from `dirfd`, by the `AT_` flags.

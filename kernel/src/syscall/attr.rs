@@ -77,9 +77,8 @@ fn set_owner(path: &Path, uid: u32, gid: u32) -> Result<u64> {
             return Err(Errno::EPERM);
         }
     }
-    let mut attr = SetAttr::default();
-    attr.uid = (uid != KEEP).then_some(uid);
-    attr.gid = (gid != KEEP).then_some(gid);
+    let mut attr =
+        SetAttr { uid: (uid != KEEP).then_some(uid), gid: (gid != KEEP).then_some(gid), ..SetAttr::default() };
     // A changed owner loses set-user-id, and set-group-id where it means that.
     if path.inode()?.kind() == FileType::Regular && stat.mode & 0o6000 != 0 {
         let lost = 0o4000 | if stat.mode & 0o010 != 0 { 0o2000 } else { 0 };

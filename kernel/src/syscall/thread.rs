@@ -252,7 +252,7 @@ fn sched_setattr(args: &Args) -> Result<u64> {
 
 fn sched_getattr(args: &Args) -> Result<u64> {
     let size = args.u32(2);
-    if args.int(0) < 0 || args.u32(3) != 0 || size < ATTR_SIZE || size > 4096 {
+    if args.int(0) < 0 || args.u32(3) != 0 || !(ATTR_SIZE..=4096).contains(&size) {
         return Err(Errno::EINVAL);
     }
     let thread = thread_of(args.int(0))?;

@@ -85,7 +85,7 @@ impl Tcp {
             if options.tos != before.tos || options.ttl != before.ttl || options.device != before.device {
                 tcb.path.invalidate();
             }
-            if options.keepalive && !before.keepalive || options.keep_idle != before.keep_idle && options.keepalive {
+            if options.keepalive && (!before.keepalive || options.keep_idle != before.keep_idle) {
                 tcb.keep_at = cx.now + options.keep_idle_ns();
             }
             if before.cork && !options.cork || !before.nodelay && options.nodelay {

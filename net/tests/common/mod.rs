@@ -221,9 +221,9 @@ pub fn caps(index: usize) -> NetCaps {
         mac: [2, 0, 0, 0, 0, index as u8 + 1],
         mtu: 1500,
         queues: 1,
-        tx_checksum: index % 2 == 0,
-        tso4: index % 2 == 0,
-        tso6: index % 2 == 0,
+        tx_checksum: index.is_multiple_of(2),
+        tso4: index.is_multiple_of(2),
+        tso6: index.is_multiple_of(2),
         lro: false,
     }
 }

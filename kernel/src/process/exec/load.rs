@@ -163,7 +163,7 @@ pub fn load(space: &Arc<AddressSpace>, file: &Arc<dyn File>, stack_limit: u64, r
     };
     // Without an interpreter the program is in the middle of the mappings: its heap goes where a program would be.
     let heap_base = if program.plan.movable && interpreter.is_none() { MOVABLE_BASE } else { program.plan.brk + bias };
-    let brk = (heap_base + PAGE - 1 & !(PAGE - 1)) + random_pages(13);
+    let brk = ((heap_base + PAGE - 1) & !(PAGE - 1)) + random_pages(13);
     space.set_layout(mmap_top as usize, brk as usize);
 
     let executable = if program.plan.executable_stack { Prot::EXEC } else { Prot::empty() };

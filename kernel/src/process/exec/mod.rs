@@ -228,12 +228,11 @@ fn become_program(
         drop(thread.ext.files.replace(Some(own)));
     }
     thread.set_name(name_of(&image.name));
-    finish(thread, process, &loaded, &image, secure).or_else(|error| {
+    finish(thread, process, &loaded, &image, secure).inspect_err(|error| {
         log::warn!("exec of {}: {error} after the old program was gone", process.pid);
         // Whatever is left cannot run.
         process.begin_end(ExitStatus::killed(SIGKILL));
         thread.interrupt();
-        Err(error)
     })
 }
 

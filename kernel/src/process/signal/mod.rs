@@ -13,12 +13,11 @@ mod send;
 mod stop;
 mod types;
 
-pub use action::{Action, Actions, DEFAULT, IGNORE, flags};
-pub use deliver::{Interrupted, deliver};
+pub use action::{Action, Actions, IGNORE, flags};
+pub use deliver::deliver;
 pub use frame::{sigreturn, state_size};
 pub use mask::{must_leave, pending_of, set_blocked, set_temporary_mask, take, with_temporary_mask};
 pub use pending::Pending;
 pub(super) use send::interrupt_all;
 pub use send::{discard, force, may_signal, send_all, send_group, send_process, send_thread};
-pub use stop::{continue_process, stop_while_stopped};
 pub use types::*;

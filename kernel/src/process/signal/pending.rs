@@ -12,11 +12,6 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// An empty queue.
-    pub const fn new() -> Self {
-        Self { mask: 0, queue: VecDeque::new() }
-    }
-
     /// The signals that are there.
     pub fn mask(&self) -> SigSet {
         self.mask

@@ -7,7 +7,7 @@ pub const RT_MIN: i32 = 32;
 
 macro_rules! signals {
     ($($name:ident = $value:literal),* $(,)?) => {
-        $(#[allow(missing_docs)] pub const $name: i32 = $value;)*
+        $(#[allow(missing_docs, dead_code, reason = "the whole list of the ABI, under its names there")] pub const $name: i32 = $value;)*
 
         /// The name of a signal, such as `"SIGSEGV"`.
         pub fn name(signal: i32) -> &'static str {
@@ -47,7 +47,7 @@ pub const SYNCHRONOUS: SigSet =
 pub const FATAL_WITH_LOG: SigSet = SYNCHRONOUS | set_of(SIGABRT);
 
 /// `si_code` values.
-#[allow(missing_docs)]
+#[allow(missing_docs, dead_code, reason = "names of the ABI")]
 pub mod code {
     pub const USER: i32 = 0;
     pub const KERNEL: i32 = 0x80;
@@ -107,14 +107,6 @@ impl SigInfo {
     /// A child changed its state; times in clock ticks.
     pub fn child(signo: i32, code: i32, pid: u32, uid: u32, status: i32, user: u64, system: u64) -> Self {
         Self { signo, errno: 0, code, payload: [pair(pid, uid), pair(status as u32, 0), user, system] }
-    }
-    /// The sender's pid, where the payload has one.
-    pub fn pid(&self) -> u32 {
-        self.payload[0] as u32
-    }
-    /// The sender's uid, where the payload has one.
-    pub fn uid(&self) -> u32 {
-        (self.payload[0] >> 32) as u32
     }
     /// The overrun count of a timer's signal.
     pub fn set_overrun(&mut self, overrun: i32) {
