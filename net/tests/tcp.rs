@@ -178,3 +178,26 @@ fn transfers_through_storms() {
         both_ways(&World::new(seed, 2, STORM), "10.0.0.1", 300_000, 1200 * SECOND);
     }
 }
+
+#[test]
+fn a_peer_without_window_scaling_gets_no_needless_updates() {
+    let world = World::new(11, 2, CALM);
+    world.strip_options(3);
+    let listener = world.listen(0, at("10.0.0.1", 80));
+    let (client, server) = world.connect(&listener, at("10.0.0.1", 80));
+    assert_eq!(server.info().window_scale, None);
+    let turn = || {
+        send(&client, b"GET key").unwrap();
+        assert!(world.run_until(SECOND, || server.poll().contains(Events::IN)));
+        assert_eq!(recv(&server, 100).unwrap(), b"GET key");
+        send(&server, b"value").unwrap();
+        assert!(world.run_until(SECOND, || client.poll().contains(Events::IN)));
+        assert_eq!(recv(&client, 100).unwrap(), b"value");
+    };
+    (0..20).for_each(|_| turn());
+    let before = world.frames();
+    (0..100).for_each(|_| turn());
+    assert_eq!(world.frames() - before, 200);
+    let mut up = Transfer::new(&client, &server, 1_000_000, 1);
+    assert!(world.run_until(10 * SECOND, || up.turn()));
+}

@@ -272,7 +272,8 @@ impl Tcb {
         let limit = options.receive_buffer as usize;
         let by_bytes = limit.saturating_sub(self.rx.len());
         let by_memory = (4 * limit).saturating_sub(self.rx.memory() + self.reorder.memory());
-        by_bytes.min(by_memory) as u32
+        let room = by_bytes.min(by_memory) as u32;
+        if self.scaled { room } else { room.min(65535) }
     }
 
     /// A send would take bytes: at least a third of the buffer is free, as on Linux.

@@ -82,6 +82,8 @@ struct WireState {
     pub flushes: u64,
     /// A copy of every frame that was sent, if wanted.
     log: Option<Vec<Vec<u8>>>,
+    /// TCP options of this kind are made no-ops in SYNs.
+    strip: Option<u8>,
 }
 
 struct Port {
@@ -113,7 +115,10 @@ impl Transmit for Port {
 }
 
 impl WireState {
-    fn send(&mut self, from: usize, frame: Vec<u8>, now: u64) {
+    fn send(&mut self, from: usize, mut frame: Vec<u8>, now: u64) {
+        if let Some(kind) = self.strip {
+            strip_option(&mut frame, kind);
+        }
         assert!(frame.len() <= 1514, "a frame of {} bytes", frame.len());
         self.frames += 1;
         if let Some(log) = &mut self.log {
@@ -136,6 +141,26 @@ impl WireState {
             }
         }
     }
+}
+
+/// Replaces an option of an IPv4 SYN by no-ops, as a middlebox might.
+fn strip_option(f: &mut [u8], kind: u8) {
+    if f.len() < 54 || f[12..14] != [8, 0] || f[23] != 6 || f[47] & 2 == 0 {
+        return;
+    }
+    let end = 34 + usize::from(f[46] >> 4) * 4;
+    let mut at = 54;
+    while at < end && f[at] != 0 {
+        let len = if f[at] == 1 { 1 } else { usize::from(f[at + 1]) };
+        if f[at] == kind {
+            f[at..at + len].fill(1);
+        }
+        at += len;
+    }
+    f[50..52].fill(0);
+    let pseudo = sum(&f[26..34], 6 + (f.len() - 34) as u32);
+    let value = !(sum(&f[34..], pseudo) as u16);
+    f[50..52].copy_from_slice(&value.to_be_bytes());
 }
 
 fn sum(bytes: &[u8], mut sum: u32) -> u32 {
@@ -251,6 +276,7 @@ impl World {
                 frames: 0,
                 flushes: 0,
                 log: None,
+                strip: None,
             }),
         });
         let hosts = (0..hosts)
@@ -276,6 +302,9 @@ impl World {
     }
     pub fn flushes(&self) -> u64 {
         self.wire.state.lock().unwrap().flushes
+    }
+    pub fn strip_options(&self, kind: u8) {
+        self.wire.state.lock().unwrap().strip = Some(kind);
     }
     pub fn start_log(&self) {
         self.wire.state.lock().unwrap().log = Some(Vec::new());
