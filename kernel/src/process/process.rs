@@ -118,6 +118,8 @@ pub struct Process {
     /// When it started, ns of the monotonic clock.
     pub started_ns: u64,
     pub(super) relations: SpinLock<Relations>,
+    /// The parent's pid, readable without a lock; 0 without a parent.
+    pub(super) parent_pid: AtomicU32,
     pub(super) shared: SpinLock<Shared>,
     /// `shared.pending.mask()`, readable without the lock.
     pub(super) pending_mask: AtomicU64,
@@ -193,6 +195,7 @@ impl Process {
             pid,
             exit_signal: AtomicI32::new(from.exit_signal),
             started_ns: now_ns(),
+            parent_pid: AtomicU32::new(parent.upgrade().map_or(0, |parent| parent.pid)),
             relations: SpinLock::new(Relations {
                 parent,
                 children: Vec::new(),
@@ -324,7 +327,7 @@ impl Process {
 
     /// The parent's pid; 0 for the first process.
     pub fn parent_pid(&self) -> u32 {
-        self.parent().map_or(0, |parent| parent.pid)
+        self.parent_pid.load(Ordering::Relaxed)
     }
 
     /// The parent.

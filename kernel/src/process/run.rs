@@ -52,9 +52,12 @@ fn run(thread: &'static Thread) -> ! {
             }
             Exit::PageFault(fault) => {
                 cpu::irq_restore(true);
+                let switches = thread.switches();
                 page_fault(thread, &fault);
-                // Others may have run here while the page came.
-                thread.ext.rseq.before_return(context);
+                if thread.switches() != switches {
+                    // Others ran here while the page came.
+                    thread.ext.rseq.before_return(context);
+                }
             }
             Exit::Exception(vector, error) => {
                 cpu::irq_restore(true);
@@ -95,7 +98,8 @@ fn interrupted_call(context: &mut UserContext, error: Errno, number: u64) {
 }
 
 fn page_fault(thread: &Thread, fault: &PageFault) {
-    thread.ext.faults.fetch_add(1, Ordering::Relaxed);
+    // Counted by the thread alone.
+    thread.ext.faults.store(thread.ext.faults.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     let Some(space) = thread.space() else { exit::end_process(super::ExitStatus::killed(signal::SIGKILL)) };
     if let Err(bad) = space.fault(fault) {
         if bad.is_out_of_memory() {

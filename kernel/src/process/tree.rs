@@ -83,6 +83,7 @@ pub(super) fn end(process: &Arc<Process>) -> usize {
         };
         for child in children {
             child.relations.lock().parent = reaper.as_ref().map_or(Weak::new(), Arc::downgrade);
+            child.parent_pid.store(reaper.as_ref().map_or(0, |reaper| reaper.pid), Ordering::Relaxed);
             match &reaper {
                 Some(reaper) => {
                     reaper.relations.lock().children.push(child.clone());
