@@ -66,7 +66,8 @@ pub fn open(options: &Options) -> Result<Arc<FdTable>> {
             let tty = Tty::new((5, 1), Box::new(Screen));
             tty.resize(Winsize { rows, columns, ..Winsize::default() });
             TERMINAL.call_once(|| tty.clone());
-            // The first process leads the session: it gets the terminal when its first descriptor is used.
+            // The first process, whose id is 1, leads the session that the terminal controls.
+            tty.assign(1, 1);
             let file = TtyFile::new(&tty, OpenFlags::RDWR | OpenFlags::NOCTTY, None);
             for _ in 0..3 {
                 install(file.clone())?;

@@ -160,6 +160,13 @@ impl Tty {
         true
     }
 
+    /// Makes this the controlling terminal of a session that has none, with a foreground group: for the first process.
+    pub fn assign(self: &Arc<Self>, session: u32, group: u32) {
+        self.session.store(session, Ordering::SeqCst);
+        self.foreground.store(group, Ordering::SeqCst);
+        super::controlling::set(session, self.clone());
+    }
+
     /// The session that it controls, 0 if none.
     pub fn session(&self) -> u32 {
         self.session.load(Ordering::SeqCst)
