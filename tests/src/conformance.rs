@@ -176,7 +176,12 @@ fn count(suite: &mut Suite, program: &str, host: &Verdicts, got: &Verdicts) {
 
 /// What the guest needs beside the programs: the loaders and C libraries, and a shell.
 fn companions() -> Vec<String> {
-    let files = ["/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/lib/ld-musl-x86_64.so.1"];
+    let files = [
+        "/lib64/ld-linux-x86-64.so.2",
+        "/lib/x86_64-linux-gnu/libc.so.6",
+        "/lib/x86_64-linux-gnu/libgcc_s.so.1", // glibc loads it for pthread_cancel
+        "/lib/ld-musl-x86_64.so.1",
+    ];
     let mut options: Vec<String> =
         files.iter().filter(|f| PathBuf::from(f).exists()).map(|f| format!("--with={f}")).collect();
     if let Some(busybox) = crate::run::which("busybox") {
