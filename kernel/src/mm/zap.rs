@@ -183,9 +183,11 @@ impl AddressSpace {
         };
         let stop = end.min((at / HUGE_SIZE + 1) * HUGE_SIZE);
         let slot = table::index(VirtAddr(at as u64), 2);
-        // SAFETY: a live table of this space; an empty entry is just skipped.
+        // SAFETY: a live table of this space; empty entries are just skipped.
         if unsafe { table::read(level2, slot) } == Pte::EMPTY {
-            return Ok(stop);
+            // SAFETY: as above.
+            let full = (slot + 1..ENTRIES).find(|&next| unsafe { table::read(level2, next) } != Pte::EMPTY);
+            return Ok((at / HUGE_SIZE + full.unwrap_or(ENTRIES) - slot) * HUGE_SIZE);
         }
         let _guard = self.leaf_lock(at).lock();
         // SAFETY: as above, now under the lock, so this thread is the entry's only writer.

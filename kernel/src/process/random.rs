@@ -25,7 +25,7 @@ static POOL: SpinLock<[u8; 32]> = SpinLock::new([0; 32]);
 fn seed() -> [u8; 32] {
     let mut seed = *POOL.lock();
     let mut fresh = [0u8; 32];
-    platform().entropy().fill(&mut fresh);
+    let good = platform().entropy().fill(&mut fresh);
     let mut mix = |bytes: &[u8; 32]| {
         for (s, b) in seed.iter_mut().zip(bytes) {
             *s ^= b;
@@ -33,8 +33,9 @@ fn seed() -> [u8; 32] {
         ChaCha20Rng::from_seed(seed).fill_bytes(&mut seed);
     };
     mix(&fresh);
-    // Where the platform has no generator the jitter of memory and interrupts must do.
-    for round in 0..32u64 {
+    // Where the platform has no generator the jitter of memory and interrupts must do. Each round costs a cipher's set-up.
+    let rounds: u64 = if good == fresh.len() { 1 } else { 32 };
+    for round in 0..rounds {
         let mut sample = [0u8; 32];
         sample[..8].copy_from_slice(&clock::tsc().to_le_bytes());
         sample[8..16].copy_from_slice(&round.to_le_bytes());
