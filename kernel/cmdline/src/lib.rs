@@ -80,6 +80,8 @@ pub enum Console {
 pub enum Selftest {
     /// All checks.
     Checks,
+    /// Those that take less than a second or so.
+    Quick,
     /// Panics, to see the report.
     Panic,
     /// Reads where nothing is.
@@ -89,8 +91,13 @@ pub enum Selftest {
 }
 
 impl Selftest {
-    const ENDS: &[(&str, Self)] =
-        &[("all", Self::Checks), ("panic", Self::Panic), ("fault", Self::Fault), ("overflow", Self::Overflow)];
+    const ENDS: &[(&str, Self)] = &[
+        ("all", Self::Checks),
+        ("quick", Self::Quick),
+        ("panic", Self::Panic),
+        ("fault", Self::Fault),
+        ("overflow", Self::Overflow),
+    ];
 }
 
 /// All that the command line says.
