@@ -36,6 +36,15 @@ pub(super) struct Entries {
 }
 
 impl Entries {
+    /// Takes out the inodes that it holds, for the end of the directory.
+    pub fn drain(&mut self) -> impl Iterator<Item = Arc<TmpInode>> {
+        self.order.clear();
+        core::mem::take(&mut self.map).into_values().filter_map(|entry| match entry.what {
+            What::Own(inode) => Some(inode),
+            _ => None,
+        })
+    }
+
     /// Names that can be seen, not counting those that only the lower directory knows.
     pub fn len(&self) -> usize {
         self.order.len()

@@ -168,6 +168,18 @@ impl Drop for TmpInode {
             self.fs.uncharge(data.dirty_pages());
         }
         self.fs.uncharge(pages(xattr_bytes(self.xattrs.get_mut())));
+        // What only this directory held goes one by one: a tree may be deeper than a stack.
+        let mut left: Vec<Arc<Self>> = match &mut self.body {
+            Body::Directory(entries) => entries.get_mut().drain().collect(),
+            _ => Vec::new(),
+        };
+        while let Some(inode) = left.pop() {
+            if let Some(mut inode) = Arc::into_inner(inode)
+                && let Body::Directory(entries) = &mut inode.body
+            {
+                left.extend(entries.get_mut().drain());
+            }
+        }
         if self.lower.is_some() {
             self.fs.forget(self.ino);
         }

@@ -261,6 +261,30 @@ fn mounts_cover_and_uncover() {
 }
 
 #[test]
+fn a_very_deep_tree_goes_without_recursion() {
+    // A thread with a stack like the kernel's would not survive recursion over 50,000 levels.
+    let body = || {
+        let w = World::new();
+        w.mkdir("/m").unwrap();
+        let m = w.find("/m").unwrap();
+        let top = m.mount_here(TmpFs::root(100_000, 0o777), "tmpfs", "tmpfs", false).unwrap();
+        drop(m);
+        let mut at = top.clone();
+        for _ in 0..50_000 {
+            let walk = Walk { root: &w.root, start: &at, cred: &w.cred };
+            at = walk.create(b"d", New::Directory, 0o755).unwrap();
+        }
+        let before = crate::vfs::cached();
+        top.unmount(true).unwrap();
+        drop(top);
+        assert_eq!(at.parent().dentry().is_unlinked(), false);
+        drop(at);
+        assert!(crate::vfs::cached() < before - 40_000 || before < 45_000);
+    };
+    std::thread::Builder::new().stack_size(128 << 10).spawn(body).unwrap().join().unwrap();
+}
+
+#[test]
 fn the_dentry_cache_stays_bounded() {
     let w = World::new();
     for i in 0..40_000 {

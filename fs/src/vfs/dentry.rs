@@ -229,12 +229,16 @@ impl Dentry {
         false
     }
 
-    /// Drops the cached children that nothing else uses. For unmounting and low memory.
-    pub fn shrink(&self) {
-        let children: Vec<Arc<Dentry>> = self.children.lock().map.values().cloned().collect();
-        for child in children {
-            child.shrink();
-            self.evict(&child, 2);
+    /// Forgets all names below, but mount points: for unmounting, since parents and children hold each other.
+    pub(super) fn forget_below(&self) {
+        let take = |dentry: &Dentry| -> Vec<Arc<Dentry>> {
+            let mut children = dentry.children.lock();
+            children.generation += 1;
+            children.map.extract_if(|_, child| !child.mounted()).map(|(_, child)| child).collect()
+        };
+        let mut left = take(self);
+        while let Some(dentry) = left.pop() {
+            left.extend(take(&dentry));
         }
     }
 
@@ -256,6 +260,11 @@ impl Dentry {
 impl Drop for Dentry {
     fn drop(&mut self) {
         COUNT.fetch_sub(1, Ordering::Relaxed);
+        // A chain of parents that only this one held goes one by one: it may be longer than a stack.
+        let mut next = self.place.get_mut().parent.take();
+        while let Some(mut parent) = next.and_then(Arc::into_inner) {
+            next = parent.place.get_mut().parent.take();
+        }
     }
 }
 

@@ -227,7 +227,11 @@ impl Path {
         let gone = table.remove(&key);
         drop(table);
         at.dentry.remove_mount();
-        drop(gone);
+        if let Some(mount) = gone
+            && mount.root.parent().is_none()
+        {
+            mount.root.forget_below();
+        }
         Ok(())
     }
 

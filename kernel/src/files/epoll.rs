@@ -144,6 +144,9 @@ impl Epoll {
                 return Err(Errno::EINVAL);
             }
         }
+        if operation == Control::Add {
+            crate::mm::frame::check_room()?;
+        }
         if let (Control::Add, Some(epoll)) = (operation, nested) {
             epoll.check_nesting(self, 1)?;
         }

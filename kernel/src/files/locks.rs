@@ -11,7 +11,7 @@ use base::{Errno, Result, SpinLock};
 use fs::File;
 use fs::file::Whence;
 
-use crate::mm::user;
+use crate::mm::{self, user};
 use crate::sched;
 use crate::sched::wait::WaitQueue;
 
@@ -239,6 +239,9 @@ pub fn control(file: &Arc<dyn File>, command: u32, address: usize, ofd: bool) ->
         F_WRLCK if !flags.writable() => return Err(Errno::EBADF),
         F_RDLCK | F_WRLCK | F_UNLCK => {}
         _ => return Err(Errno::EINVAL),
+    }
+    if request.kind != F_UNLCK {
+        mm::frame::check_room().map_err(|_| Errno::ENOLCK)?;
     }
     if ofd {
         file.status().set_locked();

@@ -33,7 +33,7 @@ pub use system::{build_version, hostname, kernel_command_line, release, set_host
 pub use table::{FdTable, MAX_FD};
 
 use crate::process::limits::resource;
-use crate::sched;
+use crate::{mm, sched};
 
 /// The running thread's descriptor table, lent to `f`. `EBADF` in a kernel thread.
 #[inline]
@@ -54,6 +54,8 @@ pub fn install(file: Arc<dyn File>, close_on_exec: bool) -> Result<i32> {
 
 /// As [`install`], from number `from` on.
 pub fn install_from(file: Arc<dyn File>, close_on_exec: bool, from: usize) -> Result<i32> {
+    // Every new object comes through here: no more of them than there is memory for.
+    mm::frame::check_room()?;
     let limit = nofile();
     with_table(|table| table.install(file, close_on_exec, from, limit))
 }

@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 use base::{Errno, Result, SpinLock};
 use fs::File;
 
+use crate::mm;
+
 #[derive(Clone)]
 struct Slot {
     file: Arc<dyn File>,
@@ -48,9 +50,12 @@ impl Inner {
         start.max(self.used.len() * 64)
     }
 
-    fn put(&mut self, fd: usize, slot: Slot) -> Option<Slot> {
+    /// `ENOMEM` if the table cannot grow.
+    fn put(&mut self, fd: usize, slot: Slot) -> Result<Option<Slot>> {
         if fd >= self.slots.len() {
             let len = (fd + 1).next_multiple_of(64);
+            self.slots.try_reserve(len - self.slots.len()).map_err(|_| Errno::ENOMEM)?;
+            self.used.try_reserve(len / 64 - self.used.len()).map_err(|_| Errno::ENOMEM)?;
             self.slots.resize(len, None);
             self.used.resize(len / 64, 0);
         }
@@ -58,7 +63,7 @@ impl Inner {
         if fd == self.first_free {
             self.first_free = fd + 1;
         }
-        self.slots[fd].replace(slot)
+        Ok(self.slots[fd].replace(slot))
     }
 
     fn take(&mut self, fd: usize) -> Option<Slot> {
@@ -99,8 +104,7 @@ impl FdTable {
             drop(inner);
             return Err(Errno::EMFILE);
         }
-        inner.put(fd, Slot { file, close_on_exec });
-        Ok(fd as i32)
+        inner.put(fd, Slot { file, close_on_exec }).map(|_| fd as i32)
     }
 
     /// Puts `file` at `fd` (below `limit`, else `EBADF`); returns what was there, which is thereby closed.
@@ -112,7 +116,11 @@ impl FdTable {
         limit: u64,
     ) -> Result<Option<Arc<dyn File>>> {
         let fd = usize::try_from(fd).ok().filter(|&fd| fd < MAX_FD && (fd as u64) < limit).ok_or(Errno::EBADF)?;
-        let old = self.inner.lock().put(fd, Slot { file, close_on_exec });
+        // A far number makes the table grow to it at once.
+        if fd >= 4096 {
+            mm::frame::check_room_for(fd * size_of::<Option<Slot>>() / hal_core::PAGE_SIZE)?;
+        }
+        let old = self.inner.lock().put(fd, Slot { file, close_on_exec })?;
         Ok(old.map(|slot| slot.file))
     }
 

@@ -75,8 +75,10 @@ fn poll_list(address: usize, count: usize, deadline: Option<u64>) -> Result<u64>
     // struct pollfd: descriptor, events (low half of the second word), results (high half).
     let mut list: Vec<[u32; 2]> = user::read_slice(address, count)?;
     let mut open: Vec<Arc<dyn File>> = Vec::new();
+    open.try_reserve(count).map_err(|_| Errno::ENOMEM)?;
     // For each entry, which of `open` it is; or none: ignored, or not open.
-    let mut which: Vec<Option<usize>> = Vec::with_capacity(count);
+    let mut which: Vec<Option<usize>> = Vec::new();
+    which.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
     let mut bad = 0;
     for entry in &mut list {
         entry[1] &= 0xffff;
