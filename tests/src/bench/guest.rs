@@ -118,6 +118,9 @@ pub struct Guest {
 impl Guest {
     /// Starts QEMU. Files of the run go to `scratch`.
     pub fn start(boot: &Boot, scratch: &Path) -> Result<Guest, String> {
+        // counting instructions as the clock does needs one thread for all CPUs
+        let counted = boot.qemu.iter().any(|a| a == "-icount");
+        let accel = if counted { "tcg,thread=single" } else { "tcg,thread=multi" };
         let qemu = which("qemu-system-x86_64").ok_or("qemu-system-x86_64 is not installed")?;
         let mut c = Command::new(qemu);
         c.args([
@@ -129,7 +132,7 @@ impl Guest {
             "-machine",
             "q35",
             "-accel",
-            "tcg,thread=multi",
+            accel,
         ]);
         c.args(["-cpu", "max", "-m", &format!("{}M", boot.memory), "-smp", &boot.cpus.to_string()]);
         c.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);

@@ -324,7 +324,7 @@ impl Bench {
 
     /// Under `-icount shift=0` a tick is an instruction: the chart's last total is kernel entry to first instruction.
     fn chart(&mut self, work: &Workload, memory: u32) -> Result<(), String> {
-        let icount = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"].map(String::from);
+        let icount = ["-icount", "shift=0,sleep=off"].map(String::from);
         let mut guest = self.start(System::Coracle, work, |b| {
             (b.memory, b.append, b.qemu) = (memory, "chart".into(), icount.into());
         })?;
