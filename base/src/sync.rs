@@ -82,7 +82,8 @@ impl<T: ?Sized> SpinLock<T> {
     /// Takes the lock if it is free.
     #[inline]
     pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
-        (!self.locked.swap(true, Ordering::Acquire)).then_some(SpinGuard { lock: self })
+        // Not `then_some`: a guard that is made and dropped would free the holder's lock.
+        (!self.locked.swap(true, Ordering::Acquire)).then(|| SpinGuard { lock: self })
     }
 
     /// The value, without locking, by exclusive borrow.
@@ -243,6 +244,21 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::vec::Vec;
+
+    #[test]
+    fn a_failed_try_lock_leaves_the_lock_alone() {
+        let lock = SpinLock::new(1);
+        let held = lock.lock();
+        assert!(lock.try_lock().is_none());
+        assert!(lock.try_lock().is_none(), "the first failure freed the holder's lock");
+        drop(held);
+        assert!(lock.try_lock().is_some());
+        let mutex = Mutex::new(1);
+        let held = mutex.lock();
+        assert!(mutex.try_lock().is_none() && mutex.try_lock().is_none());
+        drop(held);
+        assert!(mutex.try_lock().is_some());
+    }
 
     #[test]
     fn mutex_excludes_and_wakes_everyone() {
