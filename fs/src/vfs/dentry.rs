@@ -27,6 +27,12 @@ pub fn cached() -> usize {
     COUNT.load(Ordering::Relaxed)
 }
 
+/// Entries of the clock, those of names that are gone included.
+#[cfg(test)]
+pub fn clock_len() -> usize {
+    CLOCK.lock().len()
+}
+
 /// Keeps at most about `entries` unused names.
 pub fn set_limit(entries: usize) {
     LIMIT.store(entries, Ordering::Relaxed);
@@ -273,8 +279,17 @@ fn remember(dentry: &Arc<Dentry>) {
     let mut clock = CLOCK.lock();
     clock.push_back(Arc::downgrade(dentry));
     let limit = LIMIT.load(Ordering::Relaxed);
-    if COUNT.load(Ordering::Relaxed) > limit || clock.len() > 2 * limit {
+    if COUNT.load(Ordering::Relaxed) > limit {
         turn(clock, SWEEP);
+        return;
+    }
+    // Entries that are gone leave the clock as new ones come, so that it is never much longer than the cache.
+    for _ in 0..2 {
+        if let Some(oldest) = clock.pop_front()
+            && oldest.strong_count() > 0
+        {
+            clock.push_back(oldest);
+        }
     }
 }
 

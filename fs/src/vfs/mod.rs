@@ -2,6 +2,8 @@
 
 mod create;
 mod dentry;
+#[cfg(test)]
+pub use dentry::clock_len;
 mod mount;
 mod open;
 pub mod remove;

@@ -100,10 +100,11 @@ fn connect(args: &Args) -> Result<u64> {
 }
 
 fn accept_with(args: &Args, flags: i32) -> Result<u64> {
+    // A bad descriptor comes before bad flags, and those before a descriptor of another kind.
+    let file = files::get(args.int(0))?;
     if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = socket_file(args.int(0))?;
     let socket = SocketFile::of(&*file)?;
     let attempt = || socket.accept(flags & SOCK_NONBLOCK != 0);
     let connection = match attempt() {
