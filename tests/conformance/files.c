@@ -288,6 +288,15 @@ CHECK(blocking_lock_waits)
     EXITS(c, 0);
 }
 
+CHECK(sendfile_to_dev_null)
+{
+    int fd = create("f", "0123456789");
+    int null = open("/dev/null", O_WRONLY);
+    T(null >= 0);
+    EQ(sendfile(null, fd, 0, 100), 10);
+    EQ(sendfile(null, fd, 0, 100), 0);
+}
+
 CHECK(sendfile_to_socket_and_file)
 {
     int fd = create("f", "0123456789"), s[2];
