@@ -293,6 +293,7 @@ CHECK(sendfile_to_dev_null)
     int fd = create("f", "0123456789");
     int null = open("/dev/null", O_WRONLY);
     T(null >= 0);
+    EQ(lseek(fd, 0, SEEK_SET), 0);
     EQ(sendfile(null, fd, 0, 100), 10);
     EQ(sendfile(null, fd, 0, 100), 0);
 }
