@@ -79,6 +79,8 @@ pub(crate) struct Ring<T> {
     /// Index of the next entry of the available ring; not yet shown to the device beyond `shown`.
     available: u16,
     shown: u16,
+    /// What was shown when the device was last notified.
+    kicked: u16,
     /// Next entry of the used ring, and how far the device is known to be.
     used: u16,
     used_seen: u16,
@@ -103,6 +105,7 @@ impl<T> Ring<T> {
             in_flight: 0,
             available: 0,
             shown: 0,
+            kicked: 0,
             used: 0,
             used_seen: 0,
             options,
@@ -233,12 +236,26 @@ impl<T> Ring<T> {
         self.shared.show_available(self.available);
         // The device first sets its wish and then looks for requests; we the other way round.
         device_barrier();
-        let old = core::mem::replace(&mut self.shown, self.available);
-        if self.options.event_idx {
-            crossed(self.shared.available_event(), self.available, old)
+        self.shown = self.available;
+        self.wants_kick()
+    }
+
+    /// True if the device sleeps and does not know of all that was shown to it; it is notified then. A notification that
+    /// was lost is made up for by the next one.
+    #[inline]
+    fn wants_kick(&mut self) -> bool {
+        let kick = if self.options.event_idx {
+            // Where it sleeps is behind what it was last notified of, and behind what it is done with.
+            let unknown = self.shown.wrapping_sub(self.kicked).min(self.in_flight);
+            let event = self.shared.available_event();
+            self.shown.wrapping_sub(event).wrapping_sub(1) < unknown
         } else {
             self.shared.device_flags() & NO_NOTIFY == 0
+        };
+        if kick {
+            self.kicked = self.shown;
         }
+        kick
     }
 
     /// Takes the next request that the device is done with, and how many bytes it wrote. `None` if there is none
@@ -392,12 +409,6 @@ impl<T> Drop for Ring<T> {
             core::mem::forget(core::mem::take(&mut self.tables));
         }
     }
-}
-
-/// True if going from `old` to `new` passed `event` (section 2.7.7.2).
-#[inline]
-fn crossed(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
 #[cfg(test)]

@@ -103,6 +103,21 @@ fn doorbells_and_interrupts_follow_the_indices() {
     assert!(!ring.enable_interrupts());
 }
 
+/// The device goes to sleep at the very moment in which something is shown to it, and both look too early.
+#[test]
+fn a_missed_doorbell_is_made_up_for() {
+    let options = RingOptions { event_idx: true, ..RingOptions::default() };
+    let (device, mut ring) = pair(8, options);
+    add(&mut ring, &[piece(1, false)], 0);
+    assert!(ring.publish());
+    // It is awake, so it need not be told of the second; but it has not seen it when it falls asleep.
+    add(&mut ring, &[piece(1, false)], 1);
+    assert!(!ring.publish());
+    device.set_avail_event(0, 1);
+    add(&mut ring, &[piece(1, false)], 2);
+    assert!(ring.publish(), "the next one wakes it at the latest");
+}
+
 #[test]
 fn every_lie_breaks_the_ring() {
     type Lie = fn(&FakeDevice, u16);
