@@ -9,6 +9,7 @@ use super::transfer::{self, MAX_BYTES, Memory, readable, writable};
 use super::{Args, calls};
 use crate::files;
 use crate::mm::user;
+use crate::sched;
 
 fn read(args: &Args) -> Result<u64> {
     let file = readable(args.int(0))?;
@@ -172,6 +173,11 @@ pub(super) fn copy(
         if read < wanted {
             break;
         }
+        // A long copy lets others run, and a signal end it.
+        if sched::current().interrupted() {
+            break;
+        }
+        sched::schedule_if_needed();
     }
     Ok(total)
 }
