@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use hal_core::{Cpu, Result, VirtAddr, percpu};
 
 use crate::local::CpuLocal;
-use crate::{apic, arch, cpuinfo, interrupts, smp, traps};
+use crate::{apic, arch, cpuinfo, interrupts, ipi, smp, traps};
 
 static COUNT: AtomicUsize = AtomicUsize::new(1);
 
@@ -47,8 +47,10 @@ impl Cpu for X86Cpu {
 
     #[inline]
     fn idle(&self) {
+        ipi::enter_idle();
         // SAFETY: interrupt tables are loaded; `sti` takes effect after `hlt` began, so no wake-up is lost.
         unsafe { core::arch::asm!("sti", "hlt", options(nostack)) };
+        ipi::leave_idle();
     }
 
     fn hwcap(&self) -> (u64, u64) {

@@ -2,8 +2,11 @@
 //!
 //! Each CPU has a queue of flushes that others ask for, and two counters: asked and done. Who asks waits until the
 //! other's `done` has passed his number, and answers his own queue meanwhile, so that two CPUs that ask each other, even
-//! with interrupts disabled, both go on. A halted CPU is woken like any other: putting its flushes off until it leaves
-//! the idle loop was tried, and let stale entries through (memory was written after it had been freed).
+//! with interrupts disabled, both go on.
+//!
+//! A CPU that is halted in the idle loop is left alone when only leaf entries of the application's half changed: it uses
+//! none of them before it leaves the loop, and answers its queue then. (Freed tables are another matter: a CPU
+//! may walk them by speculation. Those come as `Flush::Space`, and wake it.)
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +32,7 @@ pub struct FlushQueue {
     queue: Mutex<Queue>,
     done: AtomicU64,
     asked: AtomicU64,
-    /// The last request that was signalled.
+    /// The last request that somebody waits for. Later ones may wait for a halted CPU to leave its idle loop.
     urgent: AtomicU64,
 }
 
@@ -102,10 +105,15 @@ fn without_interrupts<T>(body: impl FnOnce() -> T) -> T {
 /// Flushes on these CPUs and waits until they have done it.
 pub fn flush_cpus(cpus: &CpuSet, what: Flush) {
     let this = percpu::cpu_id();
+    let may_wait = matches!(what, Flush::Range(start, _) if start.0 >> 63 == 0);
     let mut wait_for = CpuSet::EMPTY;
     for cpu in cpus.iter().filter(|&cpu| cpu != this) {
         let Some(other) = running(cpu) else { continue };
         let number = without_interrupts(|| other.flush.push(what));
+        // Ordered against `leave_idle`: it says that it is awake and then looks at its queue.
+        if may_wait && other.idle.load(Ordering::SeqCst) != 0 {
+            continue;
+        }
         other.flush.urgent.fetch_max(number, Ordering::SeqCst);
         apic::send(other.apic_id(), interrupts::FLUSH);
         wait_for.insert(cpu);
@@ -123,6 +131,22 @@ pub fn flush_cpus(cpus: &CpuSet, what: Flush) {
             }
             core::hint::spin_loop();
         }
+    }
+}
+
+/// Says that this CPU touches nothing of the application's until [`leave_idle`].
+#[inline]
+pub fn enter_idle() {
+    CpuLocal::this().idle.store(1, Ordering::SeqCst);
+}
+
+/// Ends what [`enter_idle`] began: does the flushes that came meanwhile.
+#[inline]
+pub fn leave_idle() {
+    let local = CpuLocal::this();
+    local.idle.store(0, Ordering::SeqCst);
+    if local.flush.is_waiting() {
+        without_interrupts(answer);
     }
 }
 

@@ -25,6 +25,8 @@ pub struct CpuLocal {
     pub deadline: AtomicU64,
     /// Flushes that others ask for.
     pub flush: FlushQueue,
+    /// 1 while the CPU is halted in the idle loop.
+    pub idle: AtomicU8,
     /// 1 when the CPU runs.
     pub running: AtomicU8,
     tables: &'static CpuTables,
@@ -45,6 +47,7 @@ impl CpuLocal {
             next_vector: AtomicU8::new(0),
             deadline: AtomicU64::new(u64::MAX),
             flush: FlushQueue::new(),
+            idle: AtomicU8::new(0),
             running: AtomicU8::new(0),
             tables,
         }
