@@ -46,10 +46,21 @@ fn first_answer(vm: &mut Vm, path: &str) -> Result<Vec<u8>, String> {
     })
 }
 
+/// Connections that have each answered once. They are opened one after the other: QEMU's user network listens with a
+/// backlog of one, and what it does not accept at once waits for a repeated SYN, seconds later.
+fn open(port: u16, connections: usize, path: &str) -> Result<Vec<(Wire, Vec<u8>)>, String> {
+    (0..connections)
+        .map(|_| {
+            let mut wire = Wire::dial(port)?;
+            let (_, first) = wire.get(path)?;
+            Ok((wire, first))
+        })
+        .collect()
+}
+
 /// Many requests on kept connections, every answer checked.
 fn load(port: u16, connections: usize, requests: usize, path: &str, body: &[u8]) -> Result<(), String> {
-    let one = || -> Result<(), String> {
-        let mut wire = Wire::dial(port)?;
+    let one = |mut wire: Wire| -> Result<(), String> {
         for _ in 0..requests {
             match wire.get(path)? {
                 (200, got) if got == body => {}
@@ -58,8 +69,9 @@ fn load(port: u16, connections: usize, requests: usize, path: &str, body: &[u8])
         }
         Ok(())
     };
+    let wires = open(port, connections, path)?;
     thread::scope(|s| {
-        let clients: Vec<_> = (0..connections).map(|_| s.spawn(one)).collect();
+        let clients: Vec<_> = wires.into_iter().map(|(wire, _)| s.spawn(|| one(wire))).collect();
         clients.into_iter().try_for_each(|c| c.join().unwrap_or(Err("a client died".into())))
     })
 }
@@ -108,10 +120,8 @@ pub fn nginx(options: &Options, place: &Place) -> Outcome {
         load(vm.port, 3, 2, "/large.bin", &large_file())?;
         let mut workers = BTreeSet::new();
         for _ in 0..20 {
-            let wires = (0..8).map(|_| Wire::dial(vm.port)).collect::<Result<Vec<_>, _>>()?;
-            for mut wire in wires {
-                workers.insert(wire.get("/pid")?.1);
-            }
+            // Kept open together, so that the workers share them.
+            workers.extend(open(vm.port, 8, "/pid")?.into_iter().map(|(_, pid)| pid));
         }
         if workers.len() < 2 {
             return Err("of four workers only one ever answered".into());
