@@ -1,6 +1,6 @@
 //! `getsockopt` and `setsockopt`. An option that is not here gives `ENOPROTOOPT`.
 
-mod get;
+pub(super) mod get;
 mod set;
 
 pub use get::get;

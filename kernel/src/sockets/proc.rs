@@ -4,9 +4,9 @@ use alloc::string::String;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
-use net::tcp::State;
 use net::{Endpoint, Ip};
 
+use super::options::get::linux_state;
 use super::{ioctl, stack};
 
 fn hex(e: Endpoint, v6: bool) -> String {
@@ -42,20 +42,7 @@ pub fn tcp(v6: bool) -> String {
     let none = Endpoint::new(if v6 { Ip::ANY } else { Ip::ANY4 }, 0);
     let family = if v6 { net::Family::V6 } else { net::Family::V4 };
     for (number, socket) in stack().tcp_sockets().iter().filter(|t| t.family() == family).enumerate() {
-        let info = socket.info();
-        let state = match (info.listening, info.state) {
-            (true, _) => 10,
-            (_, Some(State::Established)) => 1,
-            (_, Some(State::SynSent)) => 2,
-            (_, Some(State::SynReceived)) => 3,
-            (_, Some(State::FinWait1)) => 4,
-            (_, Some(State::FinWait2)) => 5,
-            (_, Some(State::TimeWait)) => 6,
-            (_, Some(State::CloseWait)) => 8,
-            (_, Some(State::LastAck)) => 9,
-            (_, Some(State::Closing)) => 11,
-            _ => 7,
-        };
+        let state = linux_state(&socket.info());
         let remote = socket.remote().unwrap_or(none);
         line(&mut s, number, (socket.local(), remote), v6, state, (socket.unsent().0, socket.readable()));
     }

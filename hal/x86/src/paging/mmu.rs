@@ -19,19 +19,22 @@ fn entry(table: PhysAddr, index: usize) -> *mut u64 {
     memory::direct::<u64>(PhysAddr(table.0 + index as u64 * 8))
 }
 
+/// Flags that each have a bit of their own in an entry.
+const BITS: [(PteFlags, u64); 8] = [
+    (PteFlags::WRITE, pte::WRITE),
+    (PteFlags::USER, pte::APPLICATION),
+    (PteFlags::GLOBAL, pte::GLOBAL),
+    (PteFlags::UNCACHED, pte::UNCACHED),
+    (PteFlags::ACCESSED, pte::ACCESSED),
+    (PteFlags::DIRTY, pte::DIRTY),
+    (PteFlags::COW, pte::COW),
+    (PteFlags::SPECIAL, pte::SPECIAL),
+];
+
 impl Mmu for X86Mmu {
     fn leaf(&self, frame: PhysAddr, flags: PteFlags, level: u8) -> Pte {
         let mut bits = frame.0 & pte::ADDRESS | pte::PRESENT;
-        for (flag, bit) in [
-            (PteFlags::WRITE, pte::WRITE),
-            (PteFlags::USER, pte::APPLICATION),
-            (PteFlags::GLOBAL, pte::GLOBAL),
-            (PteFlags::UNCACHED, pte::UNCACHED),
-            (PteFlags::ACCESSED, pte::ACCESSED),
-            (PteFlags::DIRTY, pte::DIRTY),
-            (PteFlags::COW, pte::COW),
-            (PteFlags::SPECIAL, pte::SPECIAL),
-        ] {
+        for (flag, bit) in BITS {
             if flags.contains(flag) {
                 bits |= bit;
             }
@@ -52,16 +55,7 @@ impl Mmu for X86Mmu {
     fn decode(&self, entry: Pte, level: u8) -> (PhysAddr, PteFlags) {
         let bits = entry.0;
         let mut flags = PteFlags::empty();
-        for (flag, bit) in [
-            (PteFlags::WRITE, pte::WRITE),
-            (PteFlags::USER, pte::APPLICATION),
-            (PteFlags::GLOBAL, pte::GLOBAL),
-            (PteFlags::UNCACHED, pte::UNCACHED),
-            (PteFlags::ACCESSED, pte::ACCESSED),
-            (PteFlags::DIRTY, pte::DIRTY),
-            (PteFlags::COW, pte::COW),
-            (PteFlags::SPECIAL, pte::SPECIAL),
-        ] {
+        for (flag, bit) in BITS {
             if bits & bit == bit {
                 flags |= flag;
             }

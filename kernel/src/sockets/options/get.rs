@@ -196,9 +196,9 @@ fn get_ip(socket: &SocketFile, level: i32, name: i32, o: &IpOptions, tcp: Option
     })
 }
 
-// struct tcp_info (linux/tcp.h).
-fn tcp_info(info: &tcp::Info) -> Vec<u8> {
-    let state = match (info.listening, info.state) {
+/// The number of a connection's state (linux/tcp_states.h).
+pub(in crate::sockets) fn linux_state(info: &tcp::Info) -> u8 {
+    match (info.listening, info.state) {
         (true, _) => 10,
         (_, Some(State::Established)) => 1,
         (_, Some(State::SynSent)) => 2,
@@ -210,7 +210,12 @@ fn tcp_info(info: &tcp::Info) -> Vec<u8> {
         (_, Some(State::LastAck)) => 9,
         (_, Some(State::Closing)) => 11,
         _ => 7,
-    };
+    }
+}
+
+// struct tcp_info (linux/tcp.h).
+fn tcp_info(info: &tcp::Info) -> Vec<u8> {
+    let state = linux_state(info);
     let mut b = alloc::vec![0u8; 232];
     b[0] = state;
     b[2] = info.backoff;
