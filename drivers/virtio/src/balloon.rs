@@ -2,15 +2,16 @@
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use driver_kit::wait_for;
 
 use hal_core::device::BalloonDevice;
 use hal_core::interrupt::Handler;
 use hal_core::{Error, Result};
 
-use crate::dma::DmaArea;
-use crate::lock::Lock;
 use crate::ring::{Piece, Ring};
-use crate::transport::{Shared, Source, wait_for};
+use crate::transport::{Shared, Source};
+use driver_kit::DmaArea;
+use driver_kit::Lock;
 
 /// The host wants to know before a page of the balloon is used again; we always tell it.
 const MUST_TELL_HOST: u64 = 1 << 0;

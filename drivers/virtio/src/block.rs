@@ -7,16 +7,17 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
+use driver_kit::wait_for;
 
 use hal_core::device::{BlockCaps, BlockDevice, BlockOp, Completion, Dma, check_request};
 use hal_core::interrupt::Handler;
 use hal_core::memory::phys_of;
 use hal_core::{Error, PhysAddr, Result};
 
-use crate::dma::DmaArea;
-use crate::lock::Lock;
 use crate::ring::{Piece, Ring};
-use crate::transport::{Shared, Source, wait_for};
+use crate::transport::{Shared, Source};
+use driver_kit::DmaArea;
+use driver_kit::Lock;
 
 // Feature bits (section 5.2.3).
 const SIZE_MAX: u64 = 1 << 1;

@@ -12,7 +12,7 @@ use hal_core::device::Device;
 use super::*;
 use crate::fake::{FakeDevice, Manners, gather, scatter};
 use crate::features::{EVENT_IDX, INDIRECT_DESC, VERSION_1};
-use crate::random::Random;
+use driver_kit::random::Random;
 
 const SECTORS: usize = 256;
 

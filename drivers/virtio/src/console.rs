@@ -7,10 +7,10 @@ use hal_core::Result;
 use hal_core::device::ConsoleDevice;
 use hal_core::interrupt::Handler;
 
-use crate::dma::DmaArea;
-use crate::lock::IrqLock;
 use crate::ring::{Piece, Ring};
 use crate::transport::{Shared, Source};
+use driver_kit::DmaArea;
+use driver_kit::IrqLock;
 
 /// The configuration has columns and rows.
 const SIZE: u64 = 1 << 0;

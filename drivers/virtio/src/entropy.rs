@@ -8,10 +8,10 @@ use hal_core::device::EntropyDevice;
 use hal_core::interrupt::Handler;
 use hal_core::{Error, Result};
 
-use crate::dma::DmaArea;
-use crate::lock::Lock;
 use crate::ring::{Piece, Ring};
 use crate::transport::{Shared, Source};
+use driver_kit::DmaArea;
+use driver_kit::Lock;
 
 /// Bytes per request, and requests at once.
 const CHUNK: usize = 256;

@@ -3,7 +3,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use std::alloc::Layout;
 use std::sync::Mutex;
 
 use hal_core::device::Device;
@@ -12,34 +11,6 @@ use hal_core::{Error, Result};
 use crate::features::{VERSION_1, status};
 use crate::ring::RingAddresses;
 use crate::transport::{Source, Transport};
-
-std::thread_local! {
-    static HURRY: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
-    static RETIRED: core::cell::RefCell<Vec<(*mut u8, Layout)>> = const { core::cell::RefCell::new(Vec::new()) };
-}
-
-/// Keeps memory of this thread's drivers, which a fake may still know, until [`bury`].
-pub(crate) fn retire(memory: *mut u8, layout: Layout) {
-    RETIRED.with_borrow_mut(|retired| retired.push((memory, layout)));
-}
-
-/// Frees what the drivers of this thread left, when their devices are unplugged.
-pub fn bury() {
-    for (memory, layout) in RETIRED.take() {
-        // SAFETY: allocated with this layout by the owner, who gave it up.
-        unsafe { std::alloc::dealloc(memory, layout) };
-    }
-}
-
-/// Makes this thread's drivers wait a millionth of the usual time for a device.
-pub fn set_hurry(on: bool) {
-    HURRY.set(on);
-}
-
-/// How long to wait when `ns` nanoseconds are usual.
-pub(crate) fn patience(ns: u64) -> u64 {
-    if HURRY.get() { ns / 1_000_000 } else { ns }
-}
 
 /// A piece of a request: address, bytes, writable by the device.
 pub type FakePiece = (usize, usize, bool);
@@ -381,14 +352,4 @@ impl Transport for FakeDevice {
         *self.sources.lock().unwrap_or_else(|e| e.into_inner()) = sources;
         Ok(())
     }
-}
-
-/// The processor's interrupt flag, which the host's tests do not have.
-mod processor {
-    #[unsafe(no_mangle)]
-    extern "C" fn coracle_irq_save() -> bool {
-        false
-    }
-    #[unsafe(no_mangle)]
-    extern "C" fn coracle_irq_restore(_enabled: bool) {}
 }

@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use hal_core::device::{BlockOp, Device, Dma, NetBuf};
 
-use crate::fake::{FakeDevice, Manners, bury, scatter};
+use crate::fake::{FakeDevice, Manners, scatter};
+use driver_kit::host::bury;
 
 /// Input, read from the front; zeroes behind its end.
 struct Input<'a>(&'a [u8]);
@@ -45,7 +46,7 @@ struct Tally {
 /// Runs one input.
 pub fn run(data: &[u8]) {
     // Waiting for an answer that does not come is a waste.
-    crate::fake::set_hurry(true);
+    driver_kit::host::set_hurry(true);
     let mut input = Input(data);
     let kind = 1 + u32::from(input.byte() % 5);
     // Most features, most of the time: the version, event indices and indirect tables among them.
@@ -191,7 +192,7 @@ fn drive(
 
 #[cfg(test)]
 mod tests {
-    use crate::random::Random;
+    use driver_kit::random::Random;
 
     /// Random inputs; the fuzzer finds more, but this runs every time.
     #[test]

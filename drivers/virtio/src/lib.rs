@@ -15,12 +15,9 @@ extern crate std;
 mod balloon;
 mod block;
 mod console;
-mod dma;
 mod entropy;
 mod features;
-mod lock;
 mod net;
-mod registers;
 mod ring;
 mod shared;
 mod transport;
@@ -29,8 +26,6 @@ mod transport;
 pub mod fake;
 #[cfg(any(test, feature = "fake"))]
 pub mod fuzz;
-#[cfg(test)]
-mod random;
 
 use alloc::sync::Arc;
 
@@ -69,7 +64,7 @@ impl Driver for Virtio {
                     Err(e) => return Some(Err(e)),
                 };
                 // SAFETY: mapped for ever just now, and the bus gives a device to one driver.
-                let window = unsafe { registers::Registers::new(base, place.len as usize) };
+                let window = unsafe { driver_kit::Registers::new(base, place.len as usize) };
                 mmio::MmioTransport::open(place, window, attach_line)?.map(|t| Arc::new(t) as Shared)
             }
             _ => return None,

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use super::*;
 use crate::fake::{FakeDevice, Manners};
 use crate::features::VERSION_1;
-use crate::random::Random;
 use crate::transport::Transport;
+use driver_kit::random::Random;
 
 fn device() -> Arc<FakeDevice> {
     FakeDevice::new(4, VERSION_1, &[0x8000], &[], Manners::default())

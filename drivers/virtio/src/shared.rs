@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU16, Ordering};
 
 use hal_core::{PAGE_SIZE, Result};
 
-use crate::dma::DmaArea;
 use crate::ring::RingAddresses;
+use driver_kit::DmaArea;
 
 /// An entry of a descriptor table.
 #[repr(C, align(16))]

@@ -1,10 +1,11 @@
 //! The control queue (virtio 1.2, section 5.1.6.5): only to tell how many queue pairs are used.
 
+use driver_kit::wait_for;
 use hal_core::{Error, Result};
 
-use crate::dma::DmaArea;
 use crate::ring::{Piece, Ring};
-use crate::transport::{Transport, wait_for};
+use crate::transport::Transport;
+use driver_kit::DmaArea;
 
 const CLASS_MQ: u8 = 4;
 const MQ_VQ_PAIRS_SET: u8 = 0;

@@ -10,9 +10,9 @@ use hal_core::device::{NetBuf, NetCaps, NetDevice};
 use hal_core::{Error, Result};
 
 use crate::features::{ANY_LAYOUT, VERSION_1};
-use crate::lock::Lock;
 use crate::ring::Ring;
 use crate::transport::{Shared, Source, Transport};
+use driver_kit::Lock;
 
 mod control;
 mod header;

@@ -8,7 +8,7 @@ use hal_core::device::{Device, Offload, Segment};
 use super::*;
 use crate::fake::{FakeDevice, FakePiece, Manners, gather, scatter};
 use crate::features::{EVENT_IDX, INDIRECT_DESC};
-use crate::random::Random;
+use driver_kit::random::Random;
 
 const MAC_ADDRESS: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 const FULL: u64 = VERSION_1

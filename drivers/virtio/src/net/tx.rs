@@ -7,8 +7,8 @@ use hal_core::device::NetBuf;
 use hal_core::memory::phys_of;
 
 use super::header::{self, LONG, SHORT};
-use crate::dma::DmaArea;
 use crate::ring::{Piece, Ring};
+use driver_kit::DmaArea;
 
 /// Bytes per header for packets that have no room for their own.
 const HEADER_STRIDE: usize = 16;

@@ -9,8 +9,8 @@ use hal_core::{Error, PAGE_SIZE, Result};
 
 use super::msix::{NO_VECTOR, Vectors};
 use super::{Messages, Source, Transport};
-use crate::lock::IrqLock;
 use crate::ring::RingAddresses;
+use driver_kit::IrqLock;
 
 const DEVICE_FEATURES: u16 = 0;
 const DRIVER_FEATURES: u16 = 4;

@@ -6,9 +6,9 @@ use hal_core::bus::MmioDevice;
 use hal_core::{Error, PAGE_SIZE, Result};
 
 use super::{Source, Transport, dispatch};
-use crate::lock::IrqLock;
-use crate::registers::Registers;
 use crate::ring::RingAddresses;
+use driver_kit::IrqLock;
+use driver_kit::Registers;
 
 const MAGIC: usize = 0x00;
 const VERSION: usize = 0x04;

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use driver_kit::wait_for;
 
 use hal_core::interrupt::{Handler, Interrupts, MsiMessage};
 use hal_core::{Error, Result};
@@ -139,22 +140,6 @@ impl dyn Transport + '_ {
             return Err(Error::Device("a queue's size is not a power of two"));
         }
         Ok(if self.is_legacy() { largest } else { largest.min(wanted) })
-    }
-}
-
-/// Calls `done` until it is true; false if that takes more than `ns` nanoseconds.
-pub(crate) fn wait_for(ns: u64, mut done: impl FnMut() -> bool) -> bool {
-    #[cfg(any(test, feature = "fake"))]
-    let ns = crate::fake::patience(ns);
-    let deadline = hal_core::clock::now_ns().saturating_add(ns);
-    loop {
-        if done() {
-            return true;
-        }
-        if hal_core::clock::now_ns() > deadline {
-            return false;
-        }
-        core::hint::spin_loop();
     }
 }
 

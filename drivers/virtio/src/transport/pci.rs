@@ -10,9 +10,9 @@ use hal_core::{Error, Result};
 
 use super::msix::{NO_VECTOR, Vectors};
 use super::{MAX_QUEUES, Messages, Source, Transport};
-use crate::lock::IrqLock;
-use crate::registers::Registers;
 use crate::ring::RingAddresses;
+use driver_kit::IrqLock;
+use driver_kit::Registers;
 
 const VENDOR: u16 = 0x1af4;
 

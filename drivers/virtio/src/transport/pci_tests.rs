@@ -7,7 +7,7 @@ use hal_core::interrupt::{Handler, MsiMessage};
 use hal_core::{PhysAddr, VirtAddr};
 
 use super::*;
-use crate::random::Random;
+use driver_kit::random::Random;
 
 /// A function whose registers are plain memory.
 struct FakeFunction {

@@ -4,7 +4,7 @@ use hal_core::VirtAddr;
 
 /// A window of device registers, mapped for ever.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Registers {
+pub struct Registers {
     base: usize,
     len: usize,
 }

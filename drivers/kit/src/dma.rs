@@ -9,7 +9,7 @@ use hal_core::{Error, PAGE_SIZE, PhysAddr, Result};
 /// A zeroed, page-aligned, physically contiguous area. It lives for ever: a device is brought up once and is
 /// never removed, and after a failed start the loss of a few pages is better than a device that
 /// writes to memory that has a new owner.
-pub(crate) struct DmaArea {
+pub struct DmaArea {
     start: NonNull<u8>,
     len: usize,
 }
@@ -74,9 +74,9 @@ impl DmaArea {
 }
 
 // The fake device of the tests can be unplugged; then nobody knows its areas any more.
-#[cfg(any(test, feature = "fake"))]
+#[cfg(feature = "host")]
 impl Drop for DmaArea {
     fn drop(&mut self) {
-        crate::fake::retire(self.start.as_ptr(), Layout::from_size_align(self.len, PAGE_SIZE).expect("as in `new`"));
+        crate::host::retire(self.start.as_ptr(), Layout::from_size_align(self.len, PAGE_SIZE).expect("as in `new`"));
     }
 }

@@ -4,13 +4,13 @@ use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 
 /// A spin lock that leaves the interrupt flag alone; never taken in an interrupt.
-pub(crate) type Lock<T> = spin::mutex::SpinMutex<T>;
+pub type Lock<T> = spin::mutex::SpinMutex<T>;
 
 /// A spin lock held with interrupts disabled.
-pub(crate) struct IrqLock<T>(Lock<T>);
+pub struct IrqLock<T>(Lock<T>);
 
 /// Access to the value of an [`IrqLock`].
-pub(crate) struct IrqGuard<'a, T> {
+pub struct IrqGuard<'a, T> {
     inner: ManuallyDrop<spin::mutex::SpinMutexGuard<'a, T>>,
     enabled: bool,
 }

@@ -1,7 +1,7 @@
 //! A small generator of random numbers (xorshift64*) for tests that must be repeatable.
 
 /// The generator.
-pub(crate) struct Random(pub u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// The next number.

@@ -1,0 +1,21 @@
+//! What every driver needs and no device has of its own: memory for DMA, windows of registers, locks, waiting. With the
+//! feature `host` also what lets drivers run under `cargo test` and in fuzz targets.
+#![no_std]
+
+extern crate alloc;
+#[cfg(feature = "host")]
+extern crate std;
+
+pub mod dma;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod lock;
+#[cfg(feature = "host")]
+pub mod random;
+pub mod registers;
+pub mod wait;
+
+pub use dma::DmaArea;
+pub use lock::{IrqLock, Lock};
+pub use registers::Registers;
+pub use wait::wait_for;
