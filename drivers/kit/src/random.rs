@@ -5,6 +5,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
+    #[expect(clippy::should_implement_trait, reason = "an endless source is no iterator")]
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
