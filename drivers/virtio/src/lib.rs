@@ -28,6 +28,8 @@ pub mod fake;
 pub mod fuzz;
 
 use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use hal_core::bus::{BusDevice, Driver};
 use hal_core::device::Device;
@@ -47,7 +49,7 @@ impl Driver for Virtio {
         "virtio"
     }
 
-    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Device>> {
+    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Vec<Device>>> {
         let transport: Result<Shared> = match device {
             BusDevice::Pci(function) => {
                 let kind = pci::device_type(&**function)?;
@@ -69,7 +71,7 @@ impl Driver for Virtio {
             }
             _ => return None,
         };
-        Some(transport.and_then(|t| start(t, cpus)))
+        Some(transport.and_then(|t| start(t, cpus)).map(|device| vec![device]))
     }
 }
 

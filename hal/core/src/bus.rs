@@ -89,7 +89,7 @@ pub trait PciFunction: Send + Sync {
 pub trait Driver: Sync {
     /// Name for the log.
     fn name(&self) -> &'static str;
-    /// `Some` if the device is this driver's: the device ready for use, or why it could not be brought up.
-    /// `cpus` is how many queues are worth having.
-    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Device>>;
+    /// `Some` if the device is this driver's: what it has, ready for use (a controller has a disk for each unit, or
+    /// none), or why it could not be brought up. `cpus` is how many queues are worth having.
+    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Vec<Device>>>;
 }

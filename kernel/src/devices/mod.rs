@@ -34,7 +34,14 @@ pub fn init(command_line: &str) {
             };
             let place = describe(&bus_device);
             match result {
-                Ok(device) => found.take(device, driver.name(), &place),
+                Ok(devices) => {
+                    if devices.is_empty() {
+                        log::info!("{place}: the {} driver finds nothing on it", driver.name());
+                    }
+                    for device in devices {
+                        found.take(device, driver.name(), &place);
+                    }
+                }
                 Err(error) => log::warn!("{place}: the {} driver cannot use it: {error:?}", driver.name()),
             }
             break;
