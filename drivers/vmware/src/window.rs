@@ -1,25 +1,8 @@
-//! Device registers, all of 32 bits: behind a trait, so that tests have a device of their own there.
+//! Device registers: mapping the window that a driver wants.
 
 use driver_kit::Registers;
 use hal_core::bus::{Bar, PciFunction};
 use hal_core::{Error, Result};
-
-/// A window of registers.
-pub(crate) trait Window: Send + Sync {
-    /// Reads the register at a byte offset.
-    fn read(&self, offset: usize) -> u32;
-    /// Writes it.
-    fn write(&self, offset: usize, value: u32);
-}
-
-impl Window for Registers {
-    fn read(&self, offset: usize) -> u32 {
-        self.read32(offset)
-    }
-    fn write(&self, offset: usize, value: u32) {
-        self.write32(offset, value);
-    }
-}
 
 /// The memory register `index`, of at least `least` bytes; decoding is turned on.
 pub(crate) fn map(function: &dyn PciFunction, index: u8, least: u64) -> Result<Registers> {

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use driver_kit::Lock;
+use driver_kit::{Io, Lock};
 use hal_core::device::Device;
 use hal_core::interrupt::Handler;
 use hal_core::{Error, Result};
@@ -18,7 +18,6 @@ use scsi::cdb::op;
 use scsi::{Host, Limits, Outcome, Task};
 
 use crate::interrupts::{Cause, Causes, Connect};
-use crate::window::Window;
 use abi::host_status;
 use ring::{Finished, Rings, SENSE_LEN};
 
@@ -35,7 +34,7 @@ struct Queue {
 
 /// The adapter.
 struct Adapter {
-    window: Box<dyn Window>,
+    window: Box<dyn Io>,
     queue: Lock<Queue>,
     /// The adapter says how many requests are worth a doorbell.
     has_threshold: bool,
@@ -44,7 +43,7 @@ struct Adapter {
 }
 
 /// Brings the adapter up and gives its disks.
-pub(crate) fn start(window: Box<dyn Window>, connect: Connect<'_>) -> Result<Vec<Device>> {
+pub(crate) fn start(window: Box<dyn Io>, connect: Connect<'_>) -> Result<Vec<Device>> {
     window.write(abi::COMMAND, abi::ADAPTER_RESET);
     let rings = Rings::new()?;
     command(&*window, abi::SETUP_RINGS, &rings.setup());
@@ -67,7 +66,7 @@ pub(crate) fn start(window: Box<dyn Window>, connect: Connect<'_>) -> Result<Vec
     Ok(disks.into_iter().map(|disk| Device::Block(disk)).collect())
 }
 
-fn command(window: &dyn Window, code: u32, words: &[u32]) {
+fn command(window: &dyn Io, code: u32, words: &[u32]) {
     window.write(abi::COMMAND, code);
     for word in words {
         window.write(abi::COMMAND_DATA, *word);
@@ -75,7 +74,7 @@ fn command(window: &dyn Window, code: u32, words: &[u32]) {
 }
 
 /// Asks for the threshold; false if the adapter knows none.
-fn set_up_threshold(window: &dyn Window) -> bool {
+fn set_up_threshold(window: &dyn Io) -> bool {
     window.write(abi::COMMAND, abi::SETUP_CALL_THRESHOLD);
     if window.read(abi::COMMAND_STATUS) == abi::FAILED {
         return false;
