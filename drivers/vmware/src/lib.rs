@@ -12,16 +12,21 @@ extern crate std;
 
 mod interrupts;
 mod pvscsi;
+mod vmxnet3;
 mod window;
 
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use hal_core::Result;
 use hal_core::bus::{BusDevice, Driver};
 use hal_core::device::Device;
 
+use interrupts::Connect;
+
 const VENDOR: u16 = 0x15ad;
+const VMXNET3: u16 = 0x07b0;
 const PVSCSI: u16 = 0x07c0;
 
 /// The driver of every VMware device.
@@ -35,7 +40,7 @@ impl Driver for Vmware {
         "vmware"
     }
 
-    fn probe(&self, device: &BusDevice, _cpus: usize) -> Option<Result<Vec<Device>>> {
+    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Vec<Device>>> {
         let BusDevice::Pci(function) = device else {
             return None;
         };
@@ -43,6 +48,13 @@ impl Driver for Vmware {
             (VENDOR, PVSCSI) => Some((|| {
                 let window = window::map_large(&**function, pvscsi::REGISTERS)?;
                 pvscsi::start(Box::new(window), &mut |causes| interrupts::connect(&**function, causes))
+            })()),
+            (VENDOR, VMXNET3) => Some((|| {
+                let bells = window::map(&**function, 0, vmxnet3::REGISTERS)?;
+                let control = window::map(&**function, 1, vmxnet3::REGISTERS)?;
+                let connect: Connect<'_> = &mut |causes| interrupts::connect(&**function, causes);
+                let nic = vmxnet3::start(Box::new(bells), Box::new(control), cpus, connect)?;
+                Ok(vec![Device::Net(nic)])
             })()),
             _ => None,
         }
