@@ -183,7 +183,8 @@ impl Nic {
         for (index, pair) in self.pairs.iter().enumerate() {
             self.tell_buffers(index as u16, &pair.rx.lock());
         }
-        self.command(UPDATE_RX_MODE);
+        // Without an answer.
+        self.control.write(COMMAND, UPDATE_RX_MODE);
         self.look_at_link();
         self.shared.enable_interrupts();
         self.mask(self.event_interrupt, false);
