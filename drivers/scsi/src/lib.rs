@@ -17,6 +17,11 @@ mod scan;
 pub mod sense;
 mod task;
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use cdb::Cdb;
 pub use disk::Disk;
 pub use scan::scan;
