@@ -305,3 +305,7 @@ impl Host for Adapter {
         self.fail("a target does not answer");
     }
 }
+
+#[cfg(test)]
+#[path = "scsi_tests.rs"]
+mod tests;
