@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use driver_kit::random::Random;
+use driver_kit::random::Choices;
 use hal_core::device::{BlockDevice, BlockOp, Device, Dma};
 
 /// Requests and answers.
@@ -18,7 +18,7 @@ struct Tally {
 
 /// Sends `count` requests to the disks among `devices`; `step` lets the adapter do something between them. At the end `done`
 /// is called until every request is answered; panics if that does not happen.
-pub fn disks(devices: &[Device], random: &mut Random, count: usize, mut step: impl FnMut(u64), mut done: impl FnMut()) {
+pub fn disks(devices: &[Device], choices: &Choices, count: usize, mut step: impl FnMut(u64), mut done: impl FnMut()) {
     let tally = Arc::new(Tally::default());
     let mut memory = alloc::vec![0u8; 16 * 4096];
     let all: Vec<&dyn BlockDevice> =
@@ -27,19 +27,22 @@ pub fn disks(devices: &[Device], random: &mut Random, count: usize, mut step: im
         return;
     }
     for _ in 0..count {
-        let disk = all[random.below(all.len() as u64) as usize];
-        match random.below(8) {
+        if !choices.are_left() {
+            break;
+        }
+        let disk = all[choices.below(all.len() as u64) as usize];
+        match choices.below(8) {
             0 => disk.poll(),
-            1 => step(random.next()),
+            1 => step(u64::from(choices.word())),
             _ => {
                 let block = u64::from(disk.caps().block_size);
-                let (op, data) = match random.below(10) {
+                let (op, data) = match choices.below(10) {
                     0..=4 => (BlockOp::Read, true),
                     5..=7 => (BlockOp::Write, true),
                     8 => (BlockOp::Flush, false),
-                    _ => (BlockOp::Discard(block * random.below(5)), false),
+                    _ => (BlockOp::Discard(block * choices.below(5)), false),
                 };
-                let pieces = if data { random.below(6) as usize } else { 0 };
+                let pieces = if data { choices.below(6) as usize } else { 0 };
                 let buffers: Vec<Dma> = (0..pieces)
                     .map(|i| Dma { address: memory.as_mut_ptr() as usize + 4096 * i, len: block.min(4096) as usize })
                     .collect();
@@ -47,7 +50,7 @@ pub fn disks(devices: &[Device], random: &mut Random, count: usize, mut step: im
                 let told = tally.clone();
                 let answer = Box::new(move |_| _ = told.answered.fetch_add(1, Ordering::Relaxed));
                 // SAFETY: the memory stays until every request is answered, below.
-                unsafe { disk.submit(op, block * random.below(80), &buffers, answer) };
+                unsafe { disk.submit(op, block * choices.below(80), &buffers, answer) };
             }
         }
         assert!(tally.answered.load(Ordering::Relaxed) <= tally.asked.load(Ordering::Relaxed), "answered twice");

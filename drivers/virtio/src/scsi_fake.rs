@@ -4,12 +4,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::sync::Mutex;
 
-use driver_kit::random::Random;
+use driver_kit::random::Choices;
 use hal_core::Result;
 use hal_core::device::Device;
 use scsi::fake::Target;
 
 use crate::fake::{FakeDevice, FakePiece, Manners, gather, scatter};
+use crate::features::{EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use crate::ring::RingAddresses;
 use crate::transport::{Source, Transport};
 
@@ -19,7 +20,7 @@ const KIND: u32 = 8;
 #[derive(Default)]
 struct Mind {
     /// The source of lies; none: it is honest.
-    lies: Option<Random>,
+    lies: Option<Choices>,
     /// It has lied in a ring: the driver may not believe it any more, and what it holds may not be its own.
     lied: bool,
     /// Requests that it has not answered: queue, head, pieces.
@@ -61,9 +62,9 @@ impl ScsiAdapter {
         f(&mut self.mind.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// From now on it lies, in ways that this number decides.
-    pub fn lie(&self, seed: u64) {
-        self.mind(|m| m.lies = Some(Random(seed | 1)));
+    /// From now on it lies, in these ways.
+    pub fn lie(&self, choices: &Choices) {
+        self.mind(|m| m.lies = Some(choices.clone()));
     }
 
     /// From now on it keeps what it gets, or no longer does.
@@ -103,13 +104,13 @@ impl ScsiAdapter {
         }
         let mut used = (u32::from(head), None, 0);
         self.mind(|m| {
-            let Some(lies) = &mut m.lies else { return };
-            match lies.below(24) {
-                0..=3 => response[lies.below(12) as usize] = lies.next() as u8,
-                4 => data = (0..lies.below(600)).map(|_| lies.next() as u8).collect(),
-                5 => (used.0, m.lied) = (lies.next() as u32 % 300, true),
-                6 => (used.1, m.lied) = (Some(lies.next() as u32), true),
-                7 => (used.2, m.lied) = (lies.next() as u16, true),
+            let Some(lies) = m.lies.clone() else { return };
+            match 23 - lies.below(24) {
+                0..=3 => response[lies.below(12) as usize] = lies.below(256) as u8,
+                4 => data = (0..lies.below(600)).map(|_| lies.below(256) as u8).collect(),
+                5 => (used.0, m.lied) = (lies.word() % 300, true),
+                6 => (used.1, m.lied) = (Some(lies.word()), true),
+                7 => (used.2, m.lied) = (lies.word() as u16, true),
                 _ => {}
             }
         });
@@ -133,7 +134,7 @@ impl Transport for ScsiAdapter {
                 m.taken[queue]
             });
             self.device.set_avail_event(queue, taken);
-            if self.mind(|m| m.holds || m.lies.as_mut().is_some_and(|l| l.below(12) == 0)) {
+            if self.mind(|m| m.holds || m.lies.as_ref().is_some_and(|l| l.one_in(12))) {
                 self.mind(|m| m.kept.push((queue, head, pieces)));
             } else {
                 self.answer(queue, head, &pieces);
@@ -177,4 +178,31 @@ impl Transport for ScsiAdapter {
     fn connect(&self, sources: Vec<Source>) -> Result<()> {
         self.device.connect(sources)
     }
+}
+
+/// A fuzz target's body: disks behind an adapter that lies from the start, or from when they were found. Whatever it does,
+/// nothing panics, and every request is answered once. True if a disk was found.
+pub fn fuzz(choices: &Choices) -> bool {
+    driver_kit::host::set_hurry(true);
+    let features = VERSION_1 | u64::from(choices.word()) & (EVENT_IDX | INDIRECT_DESC);
+    let adapter = ScsiAdapter::new(Target::new(64), features, &[16, 8]);
+    if choices.one_in(2) {
+        adapter.lie(choices);
+    }
+    let devices = adapter.start(2).unwrap_or_default();
+    adapter.lie(choices);
+    let step = |n: u64| if n & 1 == 0 { adapter.release() } else { adapter.device.interrupt_line(n as u32 >> 1) };
+    // To keep a request for ever is no lie that a driver can find out: an open one ends the run.
+    let give_up = || {
+        for queue in [2, 3] {
+            adapter.device.put_used(queue, 9999, 0);
+            adapter.device.show_used(queue, 0);
+        }
+    };
+    scsi::exercise::disks(&devices, choices, 60, step, give_up);
+    adapter.device.unplug();
+    let found = !devices.is_empty();
+    drop(devices);
+    driver_kit::host::bury();
+    found
 }
