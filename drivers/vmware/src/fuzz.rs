@@ -1,6 +1,9 @@
-//! Fuzz targets' bodies: the input decides what the device does, in turn with what a kernel asks of the driver.
+//! The fake devices, and fuzz targets' bodies: the input decides what the device does, in turn with what a kernel asks of the driver.
 
 use driver_kit::random::Choices;
+
+pub use crate::pvscsi::fake::Adapter;
+pub use crate::vmxnet3::fake::{Fake, Sent};
 
 /// Disks behind a pvscsi adapter.
 pub fn pvscsi(data: &[u8]) {
