@@ -9,13 +9,16 @@ use hal_core::{Error, Result};
 use crate::disk::Disk;
 use crate::registers::*;
 
-/// How long a link may take to come up after the reset where no port has one yet: emulated ones are there at once.
-const LINK_NS: u64 = 20_000_000;
+/// How long a link that was up before the reset may take to come up again.
+const LINK_NS: u64 = 1_000_000_000;
 
 /// Resets the controller and brings up the disks behind it.
 pub(crate) fn start(io: &Arc<dyn Io>) -> Result<Vec<Arc<Disk>>> {
     take_over(&**io);
     let ports = io.read(PI);
+    let numbers = |ports: u32| (0..32).filter(move |n| ports & 1 << n != 0);
+    // Who is there now is what firmware found, or an emulator has: empty ports need not be waited for.
+    let linked: u32 = numbers(ports).filter(|&n| link(&**io, n)).map(|n| 1 << n).sum();
     io.write(GHC, GHC_AE);
     io.write(GHC, GHC_AE | GHC_HR);
     if !wait_for(1_000_000_000, || io.read(GHC) & GHC_HR == 0) {
@@ -26,17 +29,14 @@ pub(crate) fn start(io: &Arc<dyn Io>) -> Result<Vec<Arc<Disk>>> {
     if capabilities & CAP_S64A == 0 {
         return Err(Error::Device("the controller has no 64-bit addresses"));
     }
-    // The reset may have cleared it (section 10.6.3 says that firmware's value stays).
-    let ports = ports | io.read(PI);
     let slots = (capabilities >> 8 & 0x1f) as usize + 1;
-    let numbers = || (0..32).filter(|n| ports & 1 << n != 0);
-    for number in numbers() {
+    for number in numbers(ports) {
         let at = PORTS + number * PORT + P_CMD;
         io.write(at, io.read(at) | CMD_UP);
     }
-    wait_for(LINK_NS, || numbers().any(|number| link(&**io, number)));
+    wait_for(LINK_NS, || numbers(linked).all(|number| link(&**io, number)));
     let mut disks = Vec::new();
-    for number in numbers().filter(|&number| link(&**io, number)) {
+    for number in numbers(ports).filter(|&number| link(&**io, number)) {
         match disk(io, number, slots, capabilities & CAP_SNCQ != 0) {
             Ok(Some(disk)) => disks.push(disk),
             Ok(None) => {}
