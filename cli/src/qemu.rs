@@ -68,8 +68,8 @@ impl Vm {
         }
         if self.root == RootKind::Disk {
             let file = comma(&self.image);
-            // ATA knows no read-only disks: there, what is written goes to a temporary file.
-            let access = if matches!(self.disk, Disk::Ahci | Disk::Ide) { "snapshot=on" } else { "readonly=on" };
+            // ATA knows no read-only disks, and QEMU's NVMe does not tell: there, what is written goes to a temporary file.
+            let access = if matches!(self.disk, Disk::Ahci | Disk::Ide | Disk::Nvme) { "snapshot=on" } else { "readonly=on" };
             args.add("-drive", format!("if=none,id=root,format=raw,{access},file.locking=off,file={file}"));
         }
         match &self.net {
