@@ -1,12 +1,14 @@
 //! The soak: Redis under 200 connections and a snapshot every few seconds, for ten minutes. No error, no leak.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{Redis, Wire};
+use crate::client::{Peer, Redis, Wire};
 use crate::compile::{Variant, c_program, folder};
 use crate::e2e::redis::{connect, save};
+use crate::network::Network;
 use crate::options::{Options, Place};
 use crate::report::{Outcome, Suite};
 use crate::run::{free_port, run, tail, which};
@@ -31,9 +33,9 @@ pub fn suite(options: &Options) -> Result<bool, String> {
 }
 
 /// Free memory of the guest in kB, when it has settled.
-fn free_memory(port: u16) -> Result<i64, String> {
+fn free_memory(meter: Peer) -> Result<i64, String> {
     let read = || -> Result<i64, String> {
-        let text = String::from_utf8_lossy(&Wire::dial(port)?.rest()?).into_owned();
+        let text = String::from_utf8_lossy(&Wire::dial(meter)?.rest()?).into_owned();
         let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")).ok_or("no MemAvailable")?;
         line.trim().trim_end_matches(" kB").parse().map_err(|_| format!("odd MemAvailable {line}"))
     };
@@ -42,17 +44,19 @@ fn free_memory(port: u16) -> Result<i64, String> {
 }
 
 /// One round of load: the benchmark with 200 connections; its output must hold no error.
-fn round(port: u16, seconds: u64, saves: &mut u32) -> Result<u64, String> {
+fn round(peer: Peer, seconds: u64, saves: &mut u32) -> Result<u64, String> {
     let tool = which("redis-benchmark").ok_or("redis-benchmark is not installed")?;
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut control = Redis::dial(port)?;
+    let mut control = Redis::dial(peer)?;
     let mut requests = 0;
     while Instant::now() < end {
         let mut command = Command::new(&tool);
         let n = 20_000;
         command.args([
+            "-h",
+            &peer.0.ip().to_string(),
             "-p",
-            &port.to_string(),
+            &peer.0.port().to_string(),
             "-c",
             "200",
             "-n",
@@ -89,28 +93,32 @@ fn round(port: u16, seconds: u64, saves: &mut u32) -> Result<u64, String> {
 fn soak(options: &Options, place: &Place) -> Outcome {
     let sidecar = c_program(&folder().join("guests/sidecar.c"), Variant::GlibcStatic)?;
     let redis = which("redis-server").ok_or("redis-server is not installed")?.display().to_string();
-    let (inside, meter) = if *place == Place::Host {
-        let port = free_port()?;
-        (port, port)
-    } else {
-        (METER, free_port()?)
-    };
+    let inside = if *place == Place::Host { free_port()? } else { METER };
     let port = crate::vm::port_at(place, 6379)?;
     let (a, b) = (inside.to_string(), port.to_string());
     let args =
         [&a, &redis, "--port", &b, "--protected-mode", "no", "--save", "", "--dir", "/tmp", "--dbfilename", "soak.rdb"];
     let mut spec = Spec::new(&format!("soak-{place}"), sidecar, &args).port(port);
-    spec.options.extend([format!("--with={redis}"), "-p".into(), format!("127.0.0.1:{meter}:{METER}")]);
+    spec.options.push(format!("--with={redis}"));
+    if let Place::Vm { cpus, .. } = place {
+        // QEMU's own network takes two connections at a time: 200 would wait for seconds.
+        let network = Network::set_up(*cpus);
+        if !matches!(network, Network::Tap(..)) {
+            return Err("the soak needs a tap device, which only root can make".to_owned().into());
+        }
+        spec.network = Some(Arc::new(network));
+    }
     spec.limit = Duration::from_secs((options.minutes * 60.0) as u64 + 600);
     with_vm(options, place, &spec, |vm| {
         let mut redis = connect(vm)?;
+        let meter = Peer((vm.peer.0.ip(), inside).into());
         let mut saves = 0;
-        round(vm.port, 20, &mut saves)?; // every cache and pool is warm after this
+        round(vm.peer, 20, &mut saves)?; // every cache and pool is warm after this
         redis.expect(&["FLUSHALL"], "OK")?;
         save(&mut redis)?;
         let before = free_memory(meter)?;
         saves = 0;
-        let requests = round(vm.port, (options.minutes * 60.0) as u64, &mut saves)?;
+        let requests = round(vm.peer, (options.minutes * 60.0) as u64, &mut saves)?;
         redis.expect(&["FLUSHALL"], "OK")?;
         save(&mut redis)?;
         let after = free_memory(meter)?;
