@@ -38,7 +38,7 @@ pub const ALIGNMENT: u64 = 1 << 20;
 pub const COMMAND_LINE_MAX: u32 = 4095;
 /// Longest stage 2 in sectors: it is loaded to [`STAGE2_ADDRESS`] and stays below 256 KiB.
 pub const STAGE2_MAX_SECTORS: u32 = 256;
-/// Where stage 1 loads stage 2; the boot block is in the sector before it.
+/// Where stage 1 loads stage 2.
 pub const STAGE2_ADDRESS: u32 = 0x8000;
 /// Longest kernel in bytes that a loader takes.
 pub const KERNEL_MAX: u64 = 64 << 20;
