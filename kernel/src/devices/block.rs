@@ -20,6 +20,9 @@ use crate::sched;
 use crate::sched::wait::WaitQueue;
 use crate::sched::work::{self, WorkId};
 
+/// How often a disk is looked at that does not say that it is done.
+const LOOK_NS: u64 = 1_000_000_000;
+
 static DISKS: Once<Vec<Arc<Disk>>> = Once::new();
 static WORK: Once<WorkId> = Once::new();
 
@@ -93,7 +96,11 @@ impl Batch {
         device.poll();
         if finished().is_none() {
             if sched::is_up() {
-                self.done.wait_uninterruptible(finished);
+                // A disk that answers no more finds that out when it is asked, and so does a lost interrupt.
+                let look = || base::time::now_ns() + LOOK_NS;
+                while self.done.wait_uninterruptible_until(look(), finished).is_none() {
+                    device.poll();
+                }
             } else {
                 while finished().is_none() {
                     device.poll();
