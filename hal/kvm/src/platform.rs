@@ -15,7 +15,7 @@ pub static KVM: Backend = Backend { name: "kvm", detect: detect_kvm, init: |info
 pub static PC: Backend = Backend { name: "pc", detect: |_| Some(1), init: |info| start(info, &PC_PLATFORM) };
 
 static KVM_PLATFORM: PcPlatform =
-    PcPlatform { name: "kvm", start_clock, set_wall_clock: || PARAVIRTUAL.load(Ordering::Relaxed) };
+    PcPlatform { name: "kvm", start_clock: start_kvm_clock, set_wall_clock: || PARAVIRTUAL.load(Ordering::Relaxed) };
 static PC_PLATFORM: PcPlatform = PcPlatform { name: "pc", start_clock: |_| {}, set_wall_clock: || false };
 
 /// KVM's signature (Linux Documentation/virt/kvm/x86/cpuid.rst).
@@ -42,7 +42,14 @@ fn start(info: &'static BootInfo, platform: &'static PcPlatform) -> &'static dyn
 }
 
 /// Sets both clocks.
-fn start_clock(_info: &BootInfo) {
+fn start_kvm_clock(_info: &BootInfo) {
+    start_clock();
+}
+
+/// Sets both clocks, if there is KVM's interface, of KVM or of a hypervisor that imitates it; true if that worked.
+pub fn start_clock() -> bool {
     let leaf = LEAF.load(Ordering::Relaxed);
-    PARAVIRTUAL.store(leaf != 0 && pvclock::init(leaf), Ordering::Relaxed);
+    let works = leaf != 0 && pvclock::init(leaf);
+    PARAVIRTUAL.store(works, Ordering::Relaxed);
+    works
 }
