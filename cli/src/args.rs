@@ -51,6 +51,12 @@ pub struct RunArgs {
     /// Network: user, none, or tap=NAME [default: user]
     #[arg(long, value_name = "NET")]
     pub net: Option<Net>,
+    /// The network device [default: virtio]
+    #[arg(long, value_enum)]
+    pub nic: Option<Nic>,
+    /// What the root disk is connected to [default: virtio]
+    #[arg(long, value_enum)]
+    pub disk: Option<Disk>,
     /// The guest's IPv4 address: dhcp, none, or ADDRESS/PREFIX[,GATEWAY[,DNS]]
     #[arg(long, value_name = "IP")]
     pub ip: Option<String>,
@@ -145,6 +151,38 @@ pub enum Machine {
     Q35,
     /// No PCI, no firmware to speak of; virtio-mmio
     Microvm,
+}
+
+/// Kinds of network device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Nic {
+    /// virtio-net
+    #[default]
+    Virtio,
+    /// VMware's paravirtual one
+    Vmxnet3,
+    /// Intel 82540EM
+    E1000,
+    /// Intel 82574L
+    E1000e,
+}
+
+/// Kinds of disk, or of the controller that it is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Disk {
+    /// virtio-blk
+    #[default]
+    Virtio,
+    /// VMware's paravirtual SCSI
+    Pvscsi,
+    /// SCSI over virtio
+    VirtioScsi,
+    /// SATA
+    Ahci,
+    /// Parallel ATA
+    Ide,
+    /// NVM Express
+    Nvme,
 }
 
 /// How the root image comes to the guest.

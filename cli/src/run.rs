@@ -67,11 +67,14 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         root,
         params: params.as_ref().map(|p| p.path().to_owned()),
         net,
+        nic: args.nic.unwrap_or_default(),
+        disk: args.disk.unwrap_or_default(),
         publish: args.publish.clone(),
         accel,
         icount: args.icount,
         extra: args.qemu.clone(),
     };
+    machine.check_devices()?;
     let arguments = machine.arguments();
     if args.verbose {
         eprintln!("coracle: {} {}", qemu.display(), shell_words(&arguments));

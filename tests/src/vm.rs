@@ -274,7 +274,7 @@ fn coracle(options: &Options, machine: &str, cpus: u32, spec: &Spec, port: u16) 
     for (key, value) in &spec.env {
         c.args(["-e", &format!("{key}={value}")]);
     }
-    c.args(&spec.options).arg("--").arg(&spec.program).args(&spec.args);
+    c.args(&options.run).args(&spec.options).arg("--").arg(&spec.program).args(&spec.args);
     c
 }
 

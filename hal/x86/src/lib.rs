@@ -8,6 +8,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod dmi;
 pub mod memmap;
 pub mod mmio_line;
 pub mod s5;
