@@ -156,7 +156,8 @@ fn dial(target: &Target) -> Result<Wire, String> {
 
 fn connect(address: SocketAddr, target: &Target) -> Result<Wire, String> {
     let left = target.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    let stream = TcpStream::connect_timeout(&address, left.min(Duration::from_secs(20))).map_err(|e| format!("connect: {e}"))?;
+    let stream =
+        TcpStream::connect_timeout(&address, left.min(Duration::from_secs(20))).map_err(|e| format!("connect: {e}"))?;
     let wire = Wire::over(stream)?;
     wire.read_limit(left.min(Duration::from_secs(120)))?;
     Ok(wire)

@@ -13,6 +13,8 @@ pub mod compile;
 pub mod conformance;
 pub mod e2e;
 pub mod exchange;
+pub mod lab;
+pub mod matrix;
 pub mod options;
 pub mod pattern;
 pub mod report;

@@ -68,7 +68,12 @@ impl Machine<'_> {
         match status {
             None => true,
             Some(status) if !status.success() => false,
-            Some(_) => Command::new("sh").args(["-c", command]).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success()),
+            Some(_) => Command::new("sh")
+                .args(["-c", command])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|s| s.success()),
         }
     }
 

@@ -123,14 +123,19 @@ impl Lab {
 }
 
 /// What shows that L1 is beyond help.
-const FATAL: &[&str] = &["Hardware Dom0 crashed", "Panic on CPU", "Kernel panic - not", "Hardware Dom0 shutdown: reboot"];
+const FATAL: &[&str] =
+    &["Hardware Dom0 crashed", "Panic on CPU", "Kernel panic - not", "Hardware Dom0 shutdown: reboot"];
 
 /// Boots L1 with a job and hands over its lines as they come.
 pub fn run(job: &Job, at: &Path, on_line: &mut dyn FnMut(&str)) -> Result<Ended, String> {
     let scratch = Scratch::new("lab")?;
     let tar = pack(job, &scratch)?;
     let mut command = job.lab.machine(at)?;
-    let disks = [(at.join("root.img"), "cache=unsafe,snapshot=on"), (tar, "readonly=on"), (job.image.to_owned(), "cache=unsafe,snapshot=on")];
+    let disks = [
+        (at.join("root.img"), "cache=unsafe,snapshot=on"),
+        (tar, "readonly=on"),
+        (job.image.to_owned(), "cache=unsafe,snapshot=on"),
+    ];
     for (file, options) in disks {
         command.args(["-drive", &format!("if=virtio,format=raw,{options},file={}", file.display())]);
     }
