@@ -55,6 +55,10 @@ pub type Result<T> = core::result::Result<T, Error>;
 pub trait Platform: Sync {
     /// Short name for the log and `/sys/hypervisor`: "kvm", "xen-pv", "pc".
     fn name(&self) -> &'static str;
+    /// What told that this platform is there, for `/sys/hypervisor`: a CPUID signature, the entry point, firmware's words.
+    fn told_by(&self) -> &'static str {
+        ""
+    }
     /// Second half of bringing the platform up, when the heap works: firmware tables, interrupt controllers, clock.
     /// Called once, on the boot CPU, after [`set_kernel`]; interrupts are still disabled.
     fn setup(&self, info: &'static BootInfo) -> Result<()>;

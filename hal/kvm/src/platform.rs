@@ -21,8 +21,8 @@ pub static KVM: Backend = Backend { name: "kvm", detect: detect_kvm, init: |info
 /// A PC with or without a hypervisor that nobody here knows; QEMU's TCG among them.
 pub static PC: Backend = Backend { name: "pc", detect: |_| Some(1), init: |info| start(info, &PC_PLATFORM) };
 
-static KVM_PLATFORM: PcPlatform = PcPlatform { name: "kvm" };
-static PC_PLATFORM: PcPlatform = PcPlatform { name: "pc" };
+static KVM_PLATFORM: PcPlatform = PcPlatform { name: "kvm", told_by: "CPUID KVMKVMKVM" };
+static PC_PLATFORM: PcPlatform = PcPlatform { name: "pc", told_by: "no known hypervisor" };
 
 /// KVM's first CPUID leaf, 0 if there is none.
 static LEAF: AtomicU32 = AtomicU32::new(0);
@@ -44,11 +44,16 @@ fn start(info: &'static BootInfo, platform: &'static PcPlatform) -> &'static dyn
 
 struct PcPlatform {
     name: &'static str,
+    told_by: &'static str,
 }
 
 impl Platform for PcPlatform {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn told_by(&self) -> &'static str {
+        self.told_by
     }
 
     fn setup(&self, info: &'static BootInfo) -> Result<()> {

@@ -187,10 +187,11 @@ impl Volume {
             if n == 0 {
                 return Ok(total);
             }
-            let outcome = (0..span.div_ceil(PAGE_SIZE)).map(|_| new_frame()).collect::<Result<Vec<_>>>().and_then(|frames| {
-                let n = each(&frames, skip, n, |frame, offset, len| input.read_frame(frame, offset, len))?;
-                self.store(to, skip, n, &frames).map(|()| n)
-            });
+            let outcome =
+                (0..span.div_ceil(PAGE_SIZE)).map(|_| new_frame()).collect::<Result<Vec<_>>>().and_then(|frames| {
+                    let n = each(&frames, skip, n, |frame, offset, len| input.read_frame(frame, offset, len))?;
+                    self.store(to, skip, n, &frames).map(|()| n)
+                });
             total += match outcome {
                 Err(_) if total > 0 => return Ok(total),
                 other => other?,
