@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Redis, Wire};
 use crate::pattern::{self, Crc32, Pattern};
+use crate::run::retry;
 
 /// Bytes each way.
 pub const BULK: u64 = 50_000_000;
@@ -109,6 +110,7 @@ pub fn exchange(target: &Target) -> Result<Facts, String> {
     })
     .map_err(|e| format!("HTTP: {e}"))?;
     facts.number("http_rps", (CONNECTIONS * REQUESTS) as f64 / seconds);
+    redis_is_up(target)?;
     let seconds = in_parallel(|number| redis(target, number)).map_err(|e| format!("Redis: {e}"))?;
     facts.number("redis_rps", (CONNECTIONS * COMMANDS) as f64 / seconds);
     facts.number("down_mb_s", BULK as f64 / 1e6 / down(target).map_err(|e| format!("50 MB from the guest: {e}"))?);
@@ -185,6 +187,13 @@ fn in_parallel(one: impl Fn(usize) -> Result<(), String> + Sync) -> Result<f64, 
         clients.into_iter().try_for_each(|c| c.join().unwrap_or(Err("a client died".into())))
     })?;
     Ok(started.elapsed().as_secs_f64())
+}
+
+/// Redis starts beside the web server and may need longer.
+fn redis_is_up(target: &Target) -> Result<(), String> {
+    let left = target.deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(60));
+    let up = || Redis(connect(target.redis, target)?).expect(&["PING"], "PONG");
+    retry(left, up).map_err(|e| format!("Redis does not answer: {e}"))
 }
 
 fn redis(target: &Target, number: usize) -> Result<(), String> {

@@ -60,21 +60,23 @@ pub fn arguments(q: &Qemu, shows: Option<Signature>, boot: Boot, cpus: u32, kern
     };
     add(&["-device", &format!("{nic},netdev=n0")]);
     let (controller, root, second) = match q.disk {
-        Disk::Virtio => ("", "virtio-blk-pci,bootindex=0", "virtio-blk-pci"),
+        Disk::Virtio => ("", "virtio-blk-pci", "virtio-blk-pci"),
         Disk::VirtioMmio => ("", "virtio-blk-device,bus=virtio-mmio-bus.2", "virtio-blk-device,bus=virtio-mmio-bus.3"),
-        Disk::VirtioScsi => ("virtio-scsi-pci,id=s0", "scsi-hd,bus=s0.0,bootindex=0", "scsi-hd,bus=s0.0"),
-        Disk::Pvscsi => ("pvscsi,id=s0", "scsi-hd,bus=s0.0,bootindex=0", "scsi-hd,bus=s0.0"),
+        Disk::VirtioScsi => ("virtio-scsi-pci,id=s0", "scsi-hd,bus=s0.0", "scsi-hd,bus=s0.0"),
+        Disk::Pvscsi => ("pvscsi,id=s0", "scsi-hd,bus=s0.0", "scsi-hd,bus=s0.0"),
         // q35 has this controller already, as `ide`
-        Disk::Ahci if q.machine == "q35" => ("", "ide-hd,bus=ide.0,bootindex=0", "ide-hd,bus=ide.1"),
-        Disk::Ahci => ("ich9-ahci,id=ahci0", "ide-hd,bus=ahci0.0,bootindex=0", "ide-hd,bus=ahci0.1"),
-        Disk::Ide => ("", "ide-hd,bus=ide.0,unit=0,bootindex=0", "ide-hd,bus=ide.0,unit=1"),
-        Disk::Nvme => ("", "nvme,serial=root,bootindex=0", "nvme,serial=second"),
+        Disk::Ahci if q.machine == "q35" => ("", "ide-hd,bus=ide.0", "ide-hd,bus=ide.1"),
+        Disk::Ahci => ("ich9-ahci,id=ahci0", "ide-hd,bus=ahci0.0", "ide-hd,bus=ahci0.1"),
+        Disk::Ide => ("", "ide-hd,bus=ide.0,unit=0", "ide-hd,bus=ide.0,unit=1"),
+        Disk::Nvme => ("", "nvme,serial=root", "nvme,serial=second"),
         Disk::Xen => ("", "xen-disk,vdev=xvda", "xen-disk,vdev=xvdb"),
     };
     if !controller.is_empty() {
         add(&["-device", controller]);
     }
-    add(&["-device", &format!("{root},drive=root"), "-device", &format!("{second},drive=second")]);
+    // a kernel that QEMU loads comes first of itself
+    let first = if boot == Boot::Direct || q.disk == Disk::Xen { "" } else { ",bootindex=0" };
+    add(&["-device", &format!("{root}{first},drive=root"), "-device", &format!("{second},drive=second")]);
     a
 }
 
