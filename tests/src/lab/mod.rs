@@ -75,7 +75,8 @@ impl Lab {
         let mut command = Command::new(folder().join("../ci/lab"));
         command.args(options).arg(self.builder());
         let text = must(&mut command, Duration::from_secs(1800))?;
-        let path = text.lines().last().map(PathBuf::from).filter(|p| p.join("MANIFEST").exists());
+        // what it says while it builds is in between
+        let path = text.lines().map(PathBuf::from).find(|p| p.is_absolute() && p.join("MANIFEST").exists());
         path.ok_or_else(|| format!("ci/lab named no folder: {text}"))
     }
 
