@@ -15,6 +15,7 @@ pub mod e2e;
 pub mod exchange;
 pub mod lab;
 pub mod matrix;
+pub mod network;
 pub mod options;
 pub mod pattern;
 pub mod report;
