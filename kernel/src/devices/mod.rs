@@ -10,6 +10,7 @@ pub mod entropy;
 pub mod module;
 pub mod net;
 pub mod selftest;
+pub mod volume;
 
 use alloc::format;
 use alloc::string::String;
@@ -44,6 +45,7 @@ pub fn init(command_line: &str) {
         balloon::start(balloon::Source::Platform(device));
     }
     block::set(found.disks);
+    volume::scan();
     net::set(found.interfaces);
     entropy::feed(random::add_entropy);
 }
@@ -68,7 +70,11 @@ impl Found {
                     if caps.read_only { ", read-only" } else { "" },
                     caps.queues
                 );
-                self.disks.push(disk);
+                if disk.has_usable_blocks() {
+                    self.disks.push(disk);
+                } else {
+                    log::warn!("{place}: a disk with blocks of {} bytes cannot be used", caps.block_size);
+                }
             }
             Device::Net(device) => {
                 let caps = device.caps();

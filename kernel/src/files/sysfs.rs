@@ -11,8 +11,9 @@ use base::{Errno, SpinLock};
 use fs::synth::{dir, dynamic, file, file_rw, fixed};
 use fs::{FileType, Inode};
 
-use crate::devices::block;
 use crate::{mm, sched};
+
+mod disks;
 
 type Node = Arc<dyn Inode>;
 /// Text of one attribute of a network interface.
@@ -155,33 +156,6 @@ fn cgroup() -> Node {
     ])
 }
 
-fn disk(name: &str) -> Option<&'static Arc<block::Disk>> {
-    block::disks().iter().find(|disk| disk.name() == name)
-}
-
-fn block_devices() -> Node {
-    dynamic(
-        Vec::new(),
-        |name| {
-            let name = core::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
-            let disk = disk(name).ok_or(Errno::ENOENT)?;
-            let queue = dir(alloc::vec![
-                ("logical_block_size", text(|| format!("{}\n", disk.caps().block_size))),
-                ("physical_block_size", text(|| format!("{}\n", disk.caps().block_size))),
-                ("rotational", fixed("0\n")),
-                ("scheduler", fixed("[none]\n")),
-            ]);
-            Ok(dir(alloc::vec![
-                ("queue", queue),
-                ("removable", fixed("0\n")),
-                ("ro", text(|| format!("{}\n", u32::from(disk.caps().read_only)))),
-                ("size", text(|| format!("{}\n", disk.size() / 512))),
-            ]))
-        },
-        || Ok(block::disks().iter().map(|disk| (disk.name().as_bytes().to_vec(), FileType::Directory)).collect()),
-    )
-}
-
 static INTERFACES: SpinLock<BTreeMap<String, Attribute>> = SpinLock::new(BTreeMap::new());
 const ATTRIBUTES: &[&str] = &[
     "address",
@@ -274,9 +248,10 @@ pub fn tree() -> Node {
         ])
     )]);
     dir(alloc::vec![
-        ("block", block_devices()),
+        ("block", disks::disks()),
         ("bus", dir(alloc::vec![])),
-        ("class", dir(alloc::vec![("block", block_devices()), ("net", interfaces())])),
+        ("class", dir(alloc::vec![("block", disks::all()), ("net", interfaces())])),
+        ("dev", dir(alloc::vec![("block", disks::by_number())])),
         ("devices", dir(alloc::vec![("system", system), ("virtual", dir(alloc::vec![("net", interfaces())]))])),
         ("fs", dir(alloc::vec![("cgroup", cgroup())])),
         (
