@@ -6,8 +6,45 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::args::{Accel, Disk, Machine, Net, Nic, Publish, RootKind};
+use crate::args::{Accel, Disk, Firmware, Machine, Net, Nic, Publish, RootKind};
+use crate::container::Format;
 use crate::{EXIT_OURS, failure};
+
+/// How a disk's loader is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// By QEMU's own BIOS.
+    Bios,
+    /// By the UEFI firmware in this file.
+    Uefi(PathBuf),
+}
+
+/// Where distributions put OVMF.
+const OVMF: &[&str] = &[
+    "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/share/OVMF/OVMF_CODE.fd",
+    "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+    "/usr/share/qemu/edk2-x86_64-code.fd",
+];
+
+/// The firmware that was asked for, if it is here.
+pub fn firmware(kind: Firmware) -> Result<Boot> {
+    if kind == Firmware::Bios {
+        return Ok(Boot::Bios);
+    }
+    let told = std::env::var_os("CORACLE_OVMF").map(PathBuf::from);
+    let found = match &told {
+        Some(path) => Some(path.clone()).filter(|p| p.is_file()),
+        None => OVMF.iter().map(PathBuf::from).find(|p| p.is_file()),
+    };
+    found.map(Boot::Uefi).ok_or_else(|| {
+        failure(
+            EXIT_OURS,
+            "UEFI firmware is missing (OVMF); on Debian run: apt-get install ovmf, or set CORACLE_OVMF to its file",
+        )
+    })
+}
 
 /// The program that emulates the machine, unless `$CORACLE_QEMU` names another.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -27,6 +64,12 @@ pub struct Vm {
     pub append: String,
     /// The root image.
     pub image: PathBuf,
+    /// The image's format.
+    pub format: Format,
+    /// First byte and length of the disk's file inside the image file, unless that is all of it.
+    pub window: Option<(u64, u64)>,
+    /// Boot by the disk's loader.
+    pub firmware: Option<Boot>,
     /// How the image comes to the guest.
     pub root: RootKind,
     /// A file with more parameters, as a module.
@@ -56,21 +99,42 @@ impl Vm {
         args.add("-no-reboot", "");
         args.add("-display", "none");
         self.add_processor(&mut args);
-        args.add("-kernel", &self.kernel);
-        args.add("-append", self.append_with_devices());
+        match &self.firmware {
+            None => {
+                args.add("-kernel", &self.kernel);
+                args.add("-append", self.append_with_devices());
+            }
+            Some(Boot::Bios) => {}
+            Some(Boot::Uefi(code)) => {
+                args.add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", comma(code)));
+            }
+        }
         args.add("-chardev", "stdio,id=console,signal=off");
         args.add("-serial", "chardev:console");
         args.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
         match (self.root, &self.params) {
             (RootKind::Module, _) => args.add("-initrd", &self.image),
-            (RootKind::Disk, None) => {}
-            (RootKind::Disk, Some(params)) => args.add("-initrd", params),
+            (RootKind::Disk, Some(params)) if self.firmware.is_none() => args.add("-initrd", params),
+            (RootKind::Disk, _) => {}
         }
         if self.root == RootKind::Disk {
             let file = comma(&self.image);
             // ATA knows no read-only disks: there, what is written goes to a temporary file.
             let access = if matches!(self.disk, Disk::Ahci | Disk::Ide) { "snapshot=on" } else { "readonly=on" };
-            args.add("-drive", format!("if=none,id=root,format=raw,{access},file.locking=off,file={file}"));
+            let format = match self.format {
+                Format::Raw | Format::Erofs => "raw",
+                Format::Qcow2 => "qcow2",
+                Format::Vmdk | Format::Ova => "vmdk",
+                Format::Vdi => "vdi",
+                Format::Vhd => "vpc",
+            };
+            let file = match self.window {
+                None => format!("file.locking=off,file={file}"),
+                Some((start, len)) => format!(
+                    "file.driver=raw,file.offset={start},file.size={len},file.file.driver=file,file.file.locking=off,file.file.filename={file}"
+                ),
+            };
+            args.add("-drive", format!("if=none,id=root,format={format},{access},{file}"));
         }
         match &self.net {
             Net::None => {}
@@ -341,6 +405,9 @@ mod tests {
             kernel: "/k".into(),
             append: "init=/x".into(),
             image: "/a,b.img".into(),
+            format: Format::Raw,
+            window: None,
+            firmware: None,
             root: RootKind::Disk,
             params: None,
             net: Net::User,
@@ -416,6 +483,20 @@ mod tests {
         microvm.check_devices().unwrap();
         assert!(Vm { nic: Nic::E1000, ..microvm.clone() }.check_devices().is_err());
         assert!(Vm { disk: Disk::Nvme, ..microvm }.check_devices().is_err());
+    }
+
+    #[test]
+    fn formats_and_firmware() {
+        let text = line(&Vm { format: Format::Vhd, firmware: Some(Boot::Bios), ..vm() });
+        assert!(text.contains("format=vpc") && !text.contains("-kernel") && !text.contains("-append"), "{text}");
+        let text = line(&Vm {
+            format: Format::Ova,
+            window: Some((512, 1024)),
+            firmware: Some(Boot::Uefi("/f,w".into())),
+            ..vm()
+        });
+        assert!(text.contains("format=vmdk") && text.contains("file.offset=512,file.size=1024"), "{text}");
+        assert!(text.contains("if=pflash,unit=0,format=raw,readonly=on,file=/f,,w"), "{text}");
     }
 
     #[test]

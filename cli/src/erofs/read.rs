@@ -1,13 +1,13 @@
 //! Reads an EROFS image as far as the command needs it: is it whole, what is in it, and the bytes of one file.
 //! It believes nothing: every offset is checked against the file's length.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::{BLOCK, COMPAT_CHECKSUM, DIRENT, INLINE, INODE, MAGIC, PLAIN, SLOT, SUPER, SUPER_LEN, checksum};
+use crate::container::{Disk, RawFile};
 
 /// What the superblock says.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Info {
 
 /// An image that has been opened and whose superblock is sound.
 pub struct Image {
-    file: File,
+    disk: Arc<dyn Disk>,
     info: Info,
     root: u64,
     meta: u64,
@@ -80,19 +80,24 @@ impl Image {
     /// Whether the file looks like an EROFS image at all.
     pub fn is_one(path: &Path) -> bool {
         let mut magic = [0; 4];
-        File::open(path).and_then(|f| f.read_exact_at(&mut magic, SUPER as u64)).is_ok()
+        RawFile::open(path).and_then(|f| f.read_at(SUPER as u64, &mut magic)).is_ok()
             && u32::from_le_bytes(magic) == MAGIC
     }
 
-    /// Opens and checks: magic number, checksum, features, and that the file is as long as it must be.
+    /// Opens the image that a file is.
     pub fn open(path: &Path) -> Result<Image> {
-        let file = File::open(path).with_context(|| format!("cannot open the image {}", path.display()))?;
-        let length = file.metadata()?.len();
+        Image::new(Arc::new(RawFile::open(path)?), path)
+    }
+
+    /// Opens and checks: magic number, checksum, features, and that the image is as long as it must be. `path` is for the
+    /// user's eyes.
+    pub fn new(disk: Arc<dyn Disk>, path: &Path) -> Result<Image> {
+        let length = disk.size();
         if length < BLOCK {
             bail!("the image {} is truncated: it has {length} bytes, an image has at least {BLOCK}", path.display());
         }
         let mut block = vec![0; BLOCK as usize];
-        file.read_exact_at(&mut block, 0)?;
+        disk.read_at(0, &mut block)?;
         let s = block[SUPER..SUPER + SUPER_LEN].to_vec();
         if u32_at(&s, 0) != MAGIC {
             bail!("{} is not a Coracle image (no EROFS superblock); make one with: coracle build", path.display());
@@ -119,7 +124,7 @@ impl Image {
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&s[48..64]);
         let info = Info { bytes, inodes: u64_at(&s, 16), time: u64_at(&s, 24), uuid };
-        let image = Image { file, info, root: u64::from(u16_at(&s, 14)), meta: u64::from(u32_at(&s, 40)) * BLOCK };
+        let image = Image { disk, info, root: u64::from(u16_at(&s, 14)), meta: u64::from(u32_at(&s, 40)) * BLOCK };
         let root = image.inode(image.root)?;
         if root.mode & 0o170000 != 0o040000 {
             bail!("the image {} is corrupt: its root is not a directory; build it again", path.display());
@@ -137,7 +142,7 @@ impl Image {
             bail!("the image is corrupt: a pointer leads past its end; build it again");
         }
         let mut bytes = vec![0; length as usize];
-        self.file.read_exact_at(&mut bytes, at)?;
+        self.disk.read_at(at, &mut bytes)?;
         Ok(bytes)
     }
 

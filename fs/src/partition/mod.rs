@@ -41,7 +41,11 @@ impl Guid {
 impl core::fmt::Display for Guid {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let b = &self.0;
-        write!(f, "{:02x}{:02x}{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}-", b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6])?;
+        write!(
+            f,
+            "{:02x}{:02x}{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}-",
+            b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6]
+        )?;
         write!(f, "{:02x}{:02x}-", b[8], b[9])?;
         b[10..].iter().try_for_each(|b| write!(f, "{b:02x}"))
     }

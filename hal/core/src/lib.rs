@@ -112,8 +112,19 @@ pub trait Kernel: Sync {
 
 static DEVICE_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
 static EARLY_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
+static SCREEN: spin::Once<&'static dyn power::Screen> = spin::Once::new();
 static PLATFORM: spin::Once<&'static dyn Platform> = spin::Once::new();
 static KERNEL: spin::Once<&'static dyn Kernel> = spin::Once::new();
+
+/// Sets the screen for panics and refusals. Called by the boot code, where there is one that shows text.
+pub fn set_screen(screen: &'static dyn power::Screen) {
+    SCREEN.call_once(|| screen);
+}
+
+/// The screen, if there is one.
+pub fn screen() -> Option<&'static dyn power::Screen> {
+    SCREEN.get().copied()
+}
 
 /// Sets the console to use until the platform is known. Called by the boot code before the kernel.
 pub fn set_early_console(console: &'static dyn Console) {

@@ -53,6 +53,8 @@ pub mod power;
 #[cfg(target_os = "none")]
 pub mod rtc;
 #[cfg(target_os = "none")]
+pub mod screen;
+#[cfg(target_os = "none")]
 pub mod serial;
 #[cfg(target_os = "none")]
 pub mod smp;

@@ -222,7 +222,7 @@ impl CommandLine {
             "selftest" if raw.is_none() => self.selftest = Some(Selftest::Checks),
             "selftest" => self.selftest = Some(value::choice(&text()?, Selftest::ENDS)?),
             // Read by the boot code and the buses, before and beside this parser.
-            "nokaslr" | "stderr" => {}
+            "nokaslr" | "stderr" | "screen" => {}
             _ if key.ends_with("_mmio.device") => {}
             _ => self.unknown.push(String::from(key)),
         }
