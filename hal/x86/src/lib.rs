@@ -13,6 +13,7 @@ pub mod memmap;
 pub mod mmio_line;
 pub mod s5;
 pub mod scale;
+pub mod signature;
 
 #[cfg(target_os = "none")]
 pub mod acpi;
@@ -48,6 +49,8 @@ pub mod paging;
 pub mod pc;
 #[cfg(target_os = "none")]
 pub mod pci;
+#[cfg(target_os = "none")]
+pub mod platform;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
