@@ -119,8 +119,9 @@ impl Vm {
         }
         if self.root == RootKind::Disk {
             let file = comma(&self.image);
-            // ATA knows no read-only disks: there, what is written goes to a temporary file.
-            let access = if matches!(self.disk, Disk::Ahci | Disk::Ide) { "snapshot=on" } else { "readonly=on" };
+            // ATA knows no read-only disks, and QEMU's NVMe does not tell: there, what is written goes to a temporary file.
+            let access =
+                if matches!(self.disk, Disk::Ahci | Disk::Ide | Disk::Nvme) { "snapshot=on" } else { "readonly=on" };
             let format = match self.format {
                 Format::Raw | Format::Erofs => "raw",
                 Format::Qcow2 => "qcow2",

@@ -156,7 +156,9 @@ impl Tx {
             return;
         };
         let offloaded = context != Context::default();
-        if offloaded && context != self.context {
+        // The device counts a cut packet down in its context: each has its own.
+        let stale = context != self.context || context.command & TX_TSE != 0;
+        if offloaded && stale {
             let at = self.place(self.head);
             self.ring.put(at, [context.ip, context.transport, context.command, context.cut]);
             self.head = self.head.wrapping_add(1);

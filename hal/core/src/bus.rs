@@ -75,6 +75,14 @@ pub trait PciFunction: Send + Sync {
     fn msix_vectors(&self) -> u16;
     /// Programs MSI-X table entry `index` and turns MSI-X on (the first time).
     fn set_msix(&self, index: u16, message: MsiMessage) -> Result<()>;
+    /// True if there is the one message of MSI.
+    fn has_msi(&self) -> bool {
+        false
+    }
+    /// Programs that message and turns MSI on.
+    fn set_msi(&self, _message: MsiMessage) -> Result<()> {
+        Err(crate::Error::Unsupported)
+    }
     /// The line interrupt: calls `handler` whenever the (level-triggered, shared) line fires.
     fn attach_line(&self, handler: Handler) -> Result<()>;
     /// Maps a memory register, uncached.

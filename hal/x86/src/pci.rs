@@ -15,7 +15,12 @@ use crate::{acpi, arch, mmio, pc};
 const COMMAND: u16 = 0x04;
 const CAPABILITIES: u16 = 0x34;
 const INTERRUPT: u16 = 0x3c;
+const CAPABILITY_MSI: u8 = 0x05;
 const CAPABILITY_MSIX: u8 = 0x11;
+/// In the upper half of the capability's first word: on, number of messages (3 bits), 64-bit address.
+const MSI_ENABLE: u32 = 1 << 16;
+const MSI_MESSAGES: u32 = 0x7 << 20;
+const MSI_64: u32 = 1 << 23;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_MASK_ALL: u32 = 1 << 30;
 /// I/O, memory, bus master.
@@ -238,6 +243,26 @@ impl PciFunction for Function {
         mmio::write32(entry + 4, (message.address >> 32) as u32);
         mmio::write32(entry + 8, message.data);
         mmio::write32(entry + 12, 0);
+        Ok(())
+    }
+
+    fn has_msi(&self) -> bool {
+        find_capability(self.address, CAPABILITY_MSI).is_some()
+    }
+
+    fn set_msi(&self, message: MsiMessage) -> Result<()> {
+        let at = find_capability(self.address, CAPABILITY_MSI).ok_or(Error::Unsupported)?;
+        let control = self.address.read(at);
+        self.address.write(at + 4, message.address as u32);
+        let wide = control & MSI_64 != 0;
+        if wide {
+            self.address.write(at + 8, (message.address >> 32) as u32);
+        }
+        let data = at + if wide { 12 } else { 8 };
+        self.address.write(data, self.address.read(data) & 0xffff_0000 | message.data & 0xffff);
+        self.address.write(at, control & !MSI_MESSAGES | MSI_ENABLE);
+        let command = self.address.read(COMMAND) & 0xffff;
+        self.address.write(COMMAND, command | NO_LINE | 0b110);
         Ok(())
     }
 
