@@ -53,6 +53,11 @@ pub fn init(page: &'static Interface, port: u32) -> Result<()> {
     event::attach(port, 0, handler)
 }
 
+/// True if the client works.
+pub fn is_up() -> bool {
+    STORE.lock().as_ref().is_some_and(|store| !store.broken)
+}
+
 /// Has [`service`] run soon.
 fn defer() {
     if let Some(kernel) = hal_core::kernel() {
