@@ -1,21 +1,23 @@
 //! The clock: Xen's conversion of the time-stamp counter, its one-shot timer, its wall clock.
 //!
-//! The kernel's monotonic time is Xen's system time, so deadlines need no conversion.
+//! The kernel's monotonic time is Xen's system time less what that was when the domain began to run.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use hal_core::clock::PARAMS;
+use hal_core::clock::{PARAMS, tsc};
 use hal_core::interrupt::Handler;
 use hal_core::{Error, Result, percpu};
 use hal_x86::pvclock::STABLE;
-use hal_x86::{timer, tsc};
+use hal_x86::{timer, tsc as counter};
 use spin::Once;
 
 use crate::abi::{evtchn, op, vcpu};
 use crate::{event, hypercall, mode, shared};
 
+/// Xen's system time at the kernel's time 0.
+static START: AtomicU64 = AtomicU64::new(0);
 static TIMER: Once<&'static Handler> = Once::new();
 
 /// Starts the monotonic and the wall clock from the boot CPU's part of the shared info.
@@ -25,15 +27,23 @@ pub fn init() -> Result<()> {
         // Xen keeps the counters of a domain's CPUs in step, or emulates them; it does not promise it for migrations.
         log::debug!("Xen does not promise that the CPUs' time-stamp counters agree");
     }
-    tsc::set_told("xen", (now.tsc, now.ns), now.mult, now.shift, now.frequency(), again);
-    PARAMS.wall_offset_ns.store(shared::wall_ns(), Ordering::Relaxed);
+    let now = now.through(tsc());
+    START.store(now.ns, Ordering::Relaxed);
+    counter::set_told("xen", (now.tsc, 0), now.mult, now.shift, now.frequency(), again);
+    PARAMS.wall_offset_ns.store(shared::wall_ns().wrapping_add(now.ns), Ordering::Relaxed);
     Ok(())
+}
+
+/// Xen's system time at the kernel's monotonic time `ns`.
+pub fn system_time(ns: u64) -> u64 {
+    ns.saturating_add(START.load(Ordering::Relaxed))
 }
 
 /// Takes over what Xen changed.
 fn again(_now: u64) {
     if let Some(now) = shared::vcpu(0).and_then(|part| part.time.read()) {
-        PARAMS.update(now.tsc, now.ns, now.mult, now.shift);
+        let now = now.through(tsc());
+        PARAMS.update(now.tsc, now.ns.saturating_sub(START.load(Ordering::Relaxed)), now.mult, now.shift);
     }
 }
 
@@ -53,7 +63,7 @@ pub fn init_timer(cpu: usize) -> Result<()> {
 
 fn arm(deadline_ns: u64) {
     let number = (mode::get().vcpu)(percpu::cpu_id());
-    if hypercall::set_timer(number, deadline_ns).is_err() && deadline_ns != u64::MAX {
+    if hypercall::set_timer(number, system_time(deadline_ns)).is_err() && deadline_ns != u64::MAX {
         // Only a time that Xen holds for absurd is refused (years ahead): as good as none.
         let _ = hypercall::set_timer(number, u64::MAX);
     }

@@ -107,7 +107,9 @@ impl Store {
         let result = loop {
             event::take_pending(self.port);
             match self.drain().and_then(|()| step(self)) {
-                Ok(None) if clock::now_ns() < deadline => hypercall::poll(self.port, deadline),
+                Ok(None) if clock::now_ns() < deadline => {
+                    hypercall::poll(self.port, crate::clock::system_time(deadline))
+                }
                 Ok(None) => break Err(Error::Gone),
                 Ok(Some(value)) => break Ok(value),
                 Err(error) => break Err(error),
