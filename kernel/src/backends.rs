@@ -4,7 +4,7 @@ use hal_core::bus::Driver;
 use hal_core::{Backend, BootInfo, Platform};
 
 /// Device drivers; each device is offered to them in this order.
-pub static DRIVERS: &[&dyn Driver] = &[&virtio::DRIVER];
+pub static DRIVERS: &[&dyn Driver] = &[&virtio::DRIVER, &xen::DRIVER];
 
 /// Every backend. The one whose `detect` is surest is taken; the plain PC always can.
 static BACKENDS: &[&Backend] = &[&hal_xen::hvm::HVM, &hal_kvm::KVM, &hal_kvm::PC];
