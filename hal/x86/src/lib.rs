@@ -11,6 +11,7 @@ extern crate std;
 pub mod dmi;
 pub mod memmap;
 pub mod mmio_line;
+pub mod pvclock;
 pub mod s5;
 pub mod scale;
 pub mod signature;
