@@ -2,11 +2,6 @@
 //! without it elsewhere (QEMU's TCG, a hypervisor that nobody here knows).
 #![no_std]
 
-#[cfg(test)]
-extern crate std;
-
-pub mod signature;
-
 #[cfg(target_os = "none")]
 mod platform;
 #[cfg(target_os = "none")]

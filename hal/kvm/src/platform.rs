@@ -11,9 +11,9 @@ use hal_x86::pci::PcBuses;
 use hal_x86::power::PcPower;
 use hal_x86::serial::SerialConsole;
 use hal_x86::timer::TscClock;
-use hal_x86::{arch, pc};
+use hal_x86::{arch, pc, signature};
 
-use crate::{pvclock, signature};
+use crate::pvclock;
 
 /// KVM, whatever its user-space part (QEMU, Firecracker, Cloud Hypervisor).
 pub static KVM: Backend = Backend { name: "kvm", detect: detect_kvm, init: |info| start(info, &KVM_PLATFORM) };
@@ -24,6 +24,9 @@ pub static PC: Backend = Backend { name: "pc", detect: |_| Some(1), init: |info|
 static KVM_PLATFORM: PcPlatform = PcPlatform { name: "kvm" };
 static PC_PLATFORM: PcPlatform = PcPlatform { name: "pc" };
 
+/// KVM's signature (Linux Documentation/virt/kvm/x86/cpuid.rst).
+const SIGNATURE: &[u8; 12] = b"KVMKVMKVM\0\0\0";
+
 /// KVM's first CPUID leaf, 0 if there is none.
 static LEAF: AtomicU32 = AtomicU32::new(0);
 
@@ -32,7 +35,7 @@ fn detect_kvm(_info: &'static BootInfo) -> Option<u8> {
     if arch::cpuid(1, 0)[2] & 1 << 31 == 0 {
         return None;
     }
-    let leaf = signature::find(signature::KVM, |leaf| arch::cpuid(leaf, 0))?;
+    let leaf = signature::find(SIGNATURE, |leaf| arch::cpuid(leaf, 0))?;
     LEAF.store(leaf, Ordering::Relaxed);
     Some(50)
 }

@@ -10,8 +10,10 @@ extern crate std;
 
 pub mod memmap;
 pub mod mmio_line;
+pub mod pvclock;
 pub mod s5;
 pub mod scale;
+pub mod signature;
 
 #[cfg(target_os = "none")]
 pub mod acpi;
