@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use hal_core::cpu::{KernelTrap, PageFault, irq_restore, irq_save};
 
-use crate::patch::fault_address;
 use crate::arch;
+use crate::patch::fault_address;
 
 /// `int 0x80` of a 32-bit system call: an exception for the kernel, never a device's vector.
 pub const INT80: u8 = 0x80;

@@ -1,0 +1,96 @@
+//! The platform of a PV guest.
+
+use alloc::vec::Vec;
+
+use hal_core::bus::BusDevice;
+use hal_core::interrupt::{Handler, MsiMessage};
+use hal_core::{
+    Backend, BootInfo, Buses, Clock, Console, Cpu, Entropy, Error, Interrupts, Mmu, Platform, Power, Result,
+};
+use hal_x86::entropy::CpuEntropy;
+
+use super::clock::PvClock;
+use super::cpu::PvCpus;
+use super::mmu::PvMmu;
+use super::{builder, clock, cpu, start};
+use crate::console::RingConsole;
+use crate::power::XenPower;
+use crate::store;
+
+/// A Xen PV guest. No other backend can be right if the entry was this one's.
+pub static PV: Backend = Backend { name: "xen-pv", detect: |_| start::entered().then_some(100), init: |_| &PLATFORM };
+
+static PLATFORM: PvPlatform = PvPlatform;
+
+struct PvPlatform;
+
+/// There are none but event channels, which drivers get by `crate::services`.
+struct NoInterrupts;
+
+impl Interrupts for NoInterrupts {
+    fn allocate_message(&self, _cpu: usize, _handler: Handler) -> Result<MsiMessage> {
+        Err(Error::Unsupported)
+    }
+    fn attach_line(&self, _gsi: u32, _level: bool, _active_low: bool, _handler: Handler) -> Result<()> {
+        Err(Error::Unsupported)
+    }
+}
+
+struct NoBuses;
+
+impl Buses for NoBuses {
+    fn enumerate(&self, _command_line: &str) -> Vec<BusDevice> {
+        Vec::new()
+    }
+}
+
+impl Platform for PvPlatform {
+    fn name(&self) -> &'static str {
+        "xen-pv"
+    }
+
+    fn setup(&self, _info: &'static BootInfo) -> Result<()> {
+        clock::init()?;
+        cpu::init()?;
+        let info = start::info();
+        let page = builder::machine_page(info.store_frame) as *const crate::wire::Interface;
+        // SAFETY: the builder mapped the page, and it stays mapped.
+        store::init(unsafe { &*page }, info.store_port)?;
+        log::info!(
+            "{}: clock {} at {} kHz, {} CPUs",
+            self.name(),
+            self.clock().source(),
+            self.clock().tsc_khz(),
+            self.cpu().count()
+        );
+        Ok(())
+    }
+
+    fn deferred(&self) {
+        store::service();
+    }
+    fn cpu(&self) -> &'static dyn Cpu {
+        &PvCpus
+    }
+    fn mmu(&self) -> &'static dyn Mmu {
+        &PvMmu
+    }
+    fn clock(&self) -> &'static dyn Clock {
+        &PvClock
+    }
+    fn interrupts(&self) -> &'static dyn Interrupts {
+        &NoInterrupts
+    }
+    fn buses(&self) -> &'static dyn Buses {
+        &NoBuses
+    }
+    fn console(&self) -> &'static dyn Console {
+        &RingConsole
+    }
+    fn power(&self) -> &'static dyn Power {
+        &XenPower
+    }
+    fn entropy(&self) -> &'static dyn Entropy {
+        &CpuEntropy
+    }
+}
