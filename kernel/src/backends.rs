@@ -10,7 +10,7 @@ pub static DRIVERS: &[&dyn Driver] = &[&virtio::DRIVER];
 const CERTAIN: u8 = 100;
 
 /// Every backend. The one whose `detect` is surest is taken; the plain PC always can.
-static BACKENDS: &[&Backend] = &[&hal_xen::pv::PV, &hal_kvm::KVM, &hal_kvm::PC];
+static BACKENDS: &[&Backend] = &[&hal_xen::pv::PV, &hal_xen::hvm::HVM, &hal_kvm::KVM, &hal_kvm::PC];
 
 /// Chooses the backend and starts its first half.
 pub fn choose(info: &'static BootInfo) -> &'static dyn Platform {

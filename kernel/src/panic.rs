@@ -139,7 +139,11 @@ mod screen {
     pub fn line(args: Arguments) {
         let row = ROW.fetch_add(1, Ordering::Relaxed);
         let Some(platform) = hal_core::try_platform() else { return };
-        if row >= ROWS || platform.mmu().map_direct(PhysAddr(0xb8000), 4000).is_err() {
+        // Where ordinary memory is at that address there is no such screen.
+        if row >= ROWS
+            || crate::mm::is_usable_memory(PhysAddr(0xb8000))
+            || platform.mmu().map_direct(PhysAddr(0xb8000), 4000).is_err()
+        {
             return;
         }
         let mut out = Row { at: row * COLUMNS, end: (row + 1) * COLUMNS };

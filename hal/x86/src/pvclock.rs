@@ -65,6 +65,17 @@ impl TimeInfo {
 }
 
 impl Conversion {
+    /// The same line through the point at counter value `tsc`, which is now. (The hypervisor's point may lie before the guest's
+    /// counter was 0: then it is a negative number.)
+    pub fn through(self, tsc: u64) -> Self {
+        let ticks = tsc.wrapping_sub(self.tsc);
+        if ticks > 1 << 63 {
+            return self;
+        }
+        let ns = (u128::from(ticks) * u128::from(self.mult)) >> self.shift;
+        Self { tsc, ns: self.ns.wrapping_add(ns as u64), ..self }
+    }
+
     /// Frequency in Hz that the conversion implies.
     pub fn frequency(&self) -> u64 {
         ((1_000_000_000u128 << self.shift) / u128::from(self.mult.max(1))) as u64
@@ -87,6 +98,15 @@ mod tests {
         // 2 GHz.
         assert_eq!(info(1 << 31, 0, 0).read().map(|c| c.frequency()), Some(2_000_000_000));
         assert_eq!(info(1 << 31, -1, 0).read().map(|c| c.frequency()), Some(4_000_000_000));
+    }
+
+    #[test]
+    fn starts_before_the_counter() {
+        let line = Conversion { tsc: 0u64.wrapping_sub(1000), ns: 5000, mult: 1 << 31, shift: 31, flags: 0 };
+        assert_eq!(line.through(500), Conversion { tsc: 500, ns: 6500, ..line });
+        // A point in the future is left alone.
+        let line = Conversion { tsc: 1000, ..line };
+        assert_eq!(line.through(500), line);
     }
 
     #[test]

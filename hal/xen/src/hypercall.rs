@@ -92,7 +92,7 @@ pub fn yield_now() {
     unsafe { call(op::SCHED, [sched::YIELD, 0, 0, 0, 0]) };
 }
 
-/// Gives up the CPU until channel `port` is pending or monotonic time `deadline_ns` (not 0) is past. May return early.
+/// Gives up the CPU until channel `port` is pending or Xen's system time `deadline_ns` (not 0) is past. May return early.
 pub fn poll(port: u32, deadline_ns: u64) {
     let ports = [port];
     let mut argument = sched::Poll { ports: ports.as_ptr() as u64, count: 1, timeout: deadline_ns };

@@ -14,13 +14,23 @@ pub mod services;
 pub mod wire;
 
 #[cfg(target_os = "none")]
+pub mod balloon;
+#[cfg(target_os = "none")]
+pub mod bus;
+#[cfg(target_os = "none")]
+pub mod clock;
+#[cfg(target_os = "none")]
 pub mod console;
+#[cfg(target_os = "none")]
+pub mod control;
 #[cfg(target_os = "none")]
 pub mod event;
 #[cfg(target_os = "none")]
 pub mod features;
 #[cfg(target_os = "none")]
 pub mod grant;
+#[cfg(target_os = "none")]
+pub mod hvm;
 #[cfg(target_os = "none")]
 pub mod hypercall;
 #[cfg(target_os = "none")]

@@ -53,6 +53,11 @@ pub fn init(page: &'static Interface, port: u32) -> Result<()> {
     event::attach(port, 0, handler)
 }
 
+/// True if the client works.
+pub fn is_up() -> bool {
+    STORE.lock().as_ref().is_some_and(|store| !store.broken)
+}
+
 /// Has [`service`] run soon.
 fn defer() {
     if let Some(kernel) = hal_core::kernel() {
@@ -102,7 +107,9 @@ impl Store {
         let result = loop {
             event::take_pending(self.port);
             match self.drain().and_then(|()| step(self)) {
-                Ok(None) if clock::now_ns() < deadline => hypercall::poll(self.port, deadline),
+                Ok(None) if clock::now_ns() < deadline => {
+                    hypercall::poll(self.port, crate::clock::system_time(deadline))
+                }
                 Ok(None) => break Err(Error::Gone),
                 Ok(Some(value)) => break Ok(value),
                 Err(error) => break Err(error),

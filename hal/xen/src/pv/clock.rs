@@ -1,40 +1,16 @@
-//! The clock of a PV guest: the conversion in the VCPU's part of the shared information, and the VCPU's one-shot timer, which
-//! counts in the same system time.
+//! A PV guest's clock events: by the VCPU's one-shot timer, which counts in Xen's system time (`crate::clock`).
 
 use core::sync::atomic::Ordering;
 
-use hal_core::clock::{self, PARAMS};
-use hal_core::{Error, Result};
-use hal_x86::{pc, tsc};
+use hal_core::clock;
+use hal_x86::tsc;
 
 use super::cpu::PvCpu;
-use crate::{hypercall, shared};
+use crate::clock::system_time;
+use crate::hypercall;
 
 /// An event this close is as good as now.
 const SLACK_NS: u64 = 500;
-
-fn read() -> Option<hal_x86::pvclock::Conversion> {
-    shared::vcpu(0)?.time.read()
-}
-
-/// Starts the clock.
-pub fn init() -> Result<()> {
-    let info = read().ok_or(Error::Device("Xen's clock makes no sense"))?;
-    tsc::set_told("xen", (info.tsc, info.ns), info.mult, info.shift, info.frequency(), again);
-    let wall = shared::wall_ns().wrapping_add(clock::now_ns());
-    pc::set_wall_ns(wall);
-    Ok(())
-}
-
-/// Takes over what Xen changed, without a step back.
-fn again(_now: u64) {
-    let Some(info) = read() else { return };
-    let counter = clock::tsc();
-    let before = PARAMS.ns_at(counter);
-    let passed = (u128::from(counter.saturating_sub(info.tsc)) * u128::from(info.mult)) >> info.shift;
-    let after = info.ns.wrapping_add(passed as u64);
-    PARAMS.update(counter, after.max(before), info.mult, info.shift);
-}
 
 /// The timer's event; events are masked.
 pub fn interrupt() {
@@ -56,9 +32,11 @@ pub fn interrupt() {
 }
 
 fn arm(deadline_ns: u64) {
-    // Xen refuses a VCPU that is not the caller's, and nothing else.
-    let armed = hypercall::set_timer(hal_core::percpu::cpu_id() as u32, deadline_ns);
-    debug_assert!(armed.is_ok());
+    let number = hal_core::percpu::cpu_id() as u32;
+    if hypercall::set_timer(number, system_time(deadline_ns)).is_err() {
+        // Only a time that Xen holds for absurd is refused (years ahead): as good as none.
+        let _ = hypercall::set_timer(number, u64::MAX);
+    }
 }
 
 /// [`hal_core::Clock`] of a PV guest.

@@ -12,10 +12,10 @@ use hal_x86::entropy::CpuEntropy;
 use super::clock::PvClock;
 use super::cpu::PvCpus;
 use super::mmu::PvMmu;
-use super::{builder, clock, cpu, start};
+use super::{builder, cpu, start};
 use crate::console::RingConsole;
 use crate::power::XenPower;
-use crate::store;
+use crate::{bus, clock, control, features, store};
 
 /// A Xen PV guest. No other backend can be right if the entry was this one's.
 pub static PV: Backend = Backend { name: "xen-pv", detect: |_| start::entered().then_some(100), init: |_| &PLATFORM };
@@ -36,11 +36,11 @@ impl Interrupts for NoInterrupts {
     }
 }
 
-struct NoBuses;
+struct PvBuses;
 
-impl Buses for NoBuses {
+impl Buses for PvBuses {
     fn enumerate(&self, _command_line: &str) -> Vec<BusDevice> {
-        Vec::new()
+        if store::is_up() { bus::enumerate() } else { Vec::new() }
     }
 }
 
@@ -55,10 +55,12 @@ impl Platform for PvPlatform {
         let info = start::info();
         let page = builder::machine_page(info.store_frame) as *const crate::wire::Interface;
         // SAFETY: the builder mapped the page, and it stays mapped.
-        store::init(unsafe { &*page }, info.store_port)?;
+        if let Err(error) = store::init(unsafe { &*page }, info.store_port).and_then(|()| control::init()) {
+            log::warn!("the XenStore does not work ({error:?}): Xen's devices are not used");
+        }
+        let (major, minor) = features::version();
         log::info!(
-            "{}: clock {} at {} kHz, {} CPUs",
-            self.name(),
+            "xen {major}.{minor}, pv: clock {} at {} kHz, {} CPUs",
             self.clock().source(),
             self.clock().tsc_khz(),
             self.cpu().count()
@@ -82,7 +84,7 @@ impl Platform for PvPlatform {
         &NoInterrupts
     }
     fn buses(&self) -> &'static dyn Buses {
-        &NoBuses
+        &PvBuses
     }
     fn console(&self) -> &'static dyn Console {
         &RingConsole

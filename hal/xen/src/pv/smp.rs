@@ -9,10 +9,13 @@ use spin::Mutex;
 use super::cpu::{self, PvCpu};
 use super::{direct, entry, frames, sys, traps};
 use crate::abi::vcpu;
+use crate::clock::system_time;
 use crate::hypercall;
 
 /// How long a VCPU may take to start.
 const PATIENCE_NS: u64 = 10_000_000_000;
+/// How long to wait before looking again.
+const WAIT_NS: u64 = 200_000;
 
 /// `VGCF_in_kernel`, `VGCF_failsafe_disables_events`, `VGCF_syscall_disables_events`, `VGCF_online`.
 const FLAGS: u64 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
@@ -79,7 +82,9 @@ pub fn start(number: usize, stack_top: VirtAddr, entry: fn(usize) -> !) -> Resul
         if clock::now_ns() > begin + PATIENCE_NS {
             return Err(Error::Device("the VCPU did not start"));
         }
-        hypercall::yield_now();
+        // Waiting, not yielding: on a busy host the yielder may go on being chosen.
+        let port = PvCpu::this().call.load(Ordering::Relaxed);
+        hypercall::poll(port, system_time(clock::now_ns() + WAIT_NS));
     }
     Ok(())
 }
@@ -93,7 +98,7 @@ fn context(local: &'static PvCpu, stack_top: VirtAddr) -> Box<Context> {
     context.frame.cs = u64::from(sys::CODE);
     context.frame.rsp = stack_top.0;
     context.frame.ss = u64::from(sys::STACK);
-    for trap in traps::table() {
+    for trap in traps::table().iter().filter(|trap| !trap.is_end()).copied() {
         context.traps[usize::from(trap.vector())] = trap;
     }
     context.kernel_ss = u64::from(sys::STACK);

@@ -181,6 +181,11 @@ impl Trap {
     pub fn vector(&self) -> u8 {
         self.vector
     }
+
+    /// True for the entry that ends a table.
+    pub fn is_end(&self) -> bool {
+        self.address == 0
+    }
 }
 
 /// Events are masked when the handler begins.
