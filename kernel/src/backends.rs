@@ -4,7 +4,7 @@ use hal_core::bus::Driver;
 use hal_core::{Backend, BootInfo, Platform};
 
 /// Device drivers; each device is offered to them in this order.
-pub static DRIVERS: &[&dyn Driver] = &[&virtio::DRIVER];
+pub static DRIVERS: &[&dyn Driver] = &[&virtio::DRIVER, &xen::DRIVER];
 
 /// The score of a backend that the entry itself names.
 const CERTAIN: u8 = 100;

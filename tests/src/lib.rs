@@ -12,6 +12,7 @@ pub mod client;
 pub mod compile;
 pub mod conformance;
 pub mod e2e;
+pub mod network;
 pub mod options;
 pub mod report;
 pub mod robust;
