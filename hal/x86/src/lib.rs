@@ -47,6 +47,8 @@ pub mod mmio;
 #[cfg(target_os = "none")]
 pub mod paging;
 #[cfg(target_os = "none")]
+pub mod patch;
+#[cfg(target_os = "none")]
 pub mod pc;
 #[cfg(target_os = "none")]
 pub mod pci;

@@ -38,6 +38,8 @@ pub mod mode;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+pub mod pv;
+#[cfg(target_os = "none")]
 pub mod shared;
 #[cfg(target_os = "none")]
 pub mod store;
