@@ -11,6 +11,7 @@ pub mod boot;
 pub mod client;
 pub mod compile;
 pub mod conformance;
+pub mod disk;
 pub mod e2e;
 pub mod exchange;
 pub mod lab;

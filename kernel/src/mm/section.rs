@@ -375,13 +375,6 @@ pub fn ensure(frame: u32) -> bool {
     opened || adopted
 }
 
-/// True if the memory map says that ordinary memory is at `at`. Before [`init`] nothing is.
-pub fn is_usable(at: PhysAddr) -> bool {
-    let Some(info) = INFO.get() else { return false };
-    let covers = |r: &MemoryRange| r.start <= at && at < r.start + r.len;
-    info.memory.iter().any(|r| r.kind == MemoryKind::Usable && covers(r))
-}
-
 /// Takes over the memory map.
 pub fn init(info: &'static BootInfo) {
     INFO.call_once(|| info);
