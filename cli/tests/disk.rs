@@ -159,7 +159,7 @@ fn a_disk_image_runs_with_its_own_kernel() {
         assert_eq!(out.status.code(), Some(5), "{}", text(&out.stderr));
         assert!(std::fs::read(s.path("used")).unwrap() == std::fs::read(s.path("boot/kernel")).unwrap());
         let line = std::fs::read_to_string(s.path("line")).unwrap();
-        assert!(line.contains("arg=more log=info framing=on") && line.contains(drive), "{line}");
+        assert!(line.contains("arg=more") && line.contains("log=info framing=on") && line.contains(drive), "{line}");
     }
     let out = s
         .with_qemu("echo \"$@\" >line; printf '\\036 coracle:exit 0\\n'; exit 1")

@@ -11,6 +11,7 @@ pub mod boot;
 pub mod client;
 pub mod compile;
 pub mod conformance;
+pub mod disks;
 pub mod e2e;
 pub mod options;
 pub mod report;

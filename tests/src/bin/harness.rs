@@ -1,10 +1,10 @@
-//! Runs test suites: `harness boot conformance e2e robust soak`. The exit code is 0 when everything passed.
+//! Runs test suites: `harness boot disks conformance e2e robust soak`. The exit code is 0 when everything passed.
 
 use std::process::ExitCode;
 
 use tests::options::Options;
 use tests::report::Suite;
-use tests::{boot, conformance, e2e, robust, soak};
+use tests::{boot, conformance, disks, e2e, robust, soak};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             "boot" => boot::suite(&options),
             "conformance" => conformance::suite(&options),
             "e2e" => e2e::suite(&options),
+            "disks" => disks::suite(&options),
             "robust" => robust::suite(&options),
             _ => soak::suite(&options),
         };
