@@ -12,6 +12,7 @@ pub mod client;
 pub mod compile;
 pub mod conformance;
 pub mod disk;
+pub mod disks;
 pub mod e2e;
 pub mod exchange;
 pub mod lab;

@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::sync::{IrqSpinLock, Once};
-use hal_core::boot::{BootInfo, MemoryKind, MemoryRange};
+use hal_core::boot::{BootInfo, MemoryKind};
 use hal_core::memory::direct;
 use hal_core::{PAGE_SIZE, PhysAddr, percpu};
 use mm_core::buddy::{Buddy, FrameMeta, FrameTable, SECTION_FRAMES};
