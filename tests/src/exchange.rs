@@ -91,8 +91,8 @@ fn hello(http: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// All of it but the end; the machine has answered already.
-pub fn exchange(target: &Target) -> Result<Facts, String> {
+/// All of it but the end; the machine has answered already. `done` hears of each part.
+pub fn exchange(target: &Target, done: &mut dyn FnMut(&str)) -> Result<Facts, String> {
     let mut facts = Facts::default();
     for line in String::from_utf8_lossy(&ok(&mut dial(target)?, "/info")?).lines() {
         if let Some((name, value)) = line.split_once('=') {
@@ -110,15 +110,21 @@ pub fn exchange(target: &Target) -> Result<Facts, String> {
     })
     .map_err(|e| format!("HTTP: {e}"))?;
     facts.number("http_rps", (CONNECTIONS * REQUESTS) as f64 / seconds);
+    done("HTTP");
     redis_is_up(target)?;
     let seconds = in_parallel(|number| redis(target, number)).map_err(|e| format!("Redis: {e}"))?;
     facts.number("redis_rps", (CONNECTIONS * COMMANDS) as f64 / seconds);
+    done("Redis");
     facts.number("down_mb_s", BULK as f64 / 1e6 / down(target).map_err(|e| format!("50 MB from the guest: {e}"))?);
+    done("50 MB from the guest");
     facts.number("up_mb_s", BULK as f64 / 1e6 / up(target).map_err(|e| format!("50 MB to the guest: {e}"))?);
+    done("50 MB to the guest");
     let seconds = device(target, "/disk", pattern::DATA, pattern::DATA_BYTES)?;
     facts.number("disk_mb_s", pattern::DATA_BYTES as f64 / 1e6 / seconds);
+    done("root disk");
     let seconds = device(target, "/write", pattern::WRITTEN, pattern::SECOND_BYTES)?;
     facts.number("write_mb_s", pattern::SECOND_BYTES as f64 / 1e6 / seconds);
+    done("second disk");
     Ok(facts)
 }
 

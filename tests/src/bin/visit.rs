@@ -96,7 +96,7 @@ fn visit(w: &Wanted) -> Result<Facts, String> {
     let target = Target { http: w.http, redis: w.redis, created, deadline: created + w.limit };
     let first = exchange::first_answer(&target, || machine.seldom())?;
     println!("@cell {} answers", w.name);
-    let mut facts = exchange::exchange(&target)?;
+    let mut facts = exchange::exchange(&target, &mut |part| println!("@cell {} part {part}", w.name))?;
     facts.0.push(("first".into(), format!("{first:.2}")));
     exchange::end(&target)?;
     while machine.alive() {

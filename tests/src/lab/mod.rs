@@ -98,13 +98,13 @@ impl Lab {
         let mut c = Command::new(qemu);
         c.args(["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", cpu, "-smp", "1", "-m", memory]);
         c.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-        let plain = "console=ttyS0 panic=5 mitigations=off";
+        let plain = "console=ttyS0 panic=5 mitigations=off loglevel=4";
         if self == Lab::Xen {
             c.arg("-kernel").arg(at.join("xen"));
             let line = "console=com1 com1=115200 loglvl=warning guest_loglvl=warning dom0_mem=1200M,max:1200M dom0_max_vcpus=1";
             c.args(["-append", line]);
             let modules = format!(
-                "{} console=hvc0 panic=5 mitigations=off,{}",
+                "{} console=hvc0 panic=5 mitigations=off loglevel=4,{}",
                 at.join("vmlinuz").display(),
                 at.join("initrd").display()
             );

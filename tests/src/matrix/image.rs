@@ -1,8 +1,12 @@
 //! The one image: Redis, the web server and a large file; and the kernel that is in it, for hypervisors that load it themselves.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use boot_layout::{BOOT_LBA, BootBlock, SECTOR};
 
 use crate::compile::{folder, output};
 use crate::options::Options;
@@ -17,6 +21,8 @@ pub struct Image {
     pub sha256: String,
     /// The kernel in it, as a file of its own.
     pub kernel: PathBuf,
+    /// The command line in it.
+    pub line: String,
     coracle: PathBuf,
 }
 
@@ -31,7 +37,7 @@ pub fn build(options: &Options) -> Result<Image, String> {
     let file = at.join("matrix.img");
     let script = folder().join("guests/matrix.sh");
     let mut c = Command::new(&options.coracle);
-    c.args(["build", "-o"]).arg(&file).args(["--timestamp", "0"]);
+    c.args(["build", "--format", "raw", "-o"]).arg(&file).args(["--timestamp", "0"]);
     let kernel = options.kernel.clone().ok_or("which kernel? CORACLE_KERNEL names it")?;
     let pairs = [
         (server, "/matrix/http"),
@@ -46,7 +52,31 @@ pub fn build(options: &Options) -> Result<Image, String> {
     c.env("CORACLE_KERNEL", &kernel);
     must(&mut c, Duration::from_secs(300))?;
     let sha256 = sha256(&file)?;
-    Ok(Image { file, sha256, kernel, coracle: options.coracle.clone() })
+    let (bytes, line) = inside(&file).map_err(|why| format!("{}: {why}", file.display()))?;
+    let kernel = at.join("kernel");
+    std::fs::write(&kernel, bytes).map_err(|e| format!("cannot write {}: {e}", kernel.display()))?;
+    Ok(Image { file, sha256, kernel, line, coracle: options.coracle.clone() })
+}
+
+/// Kernel and command line, as the boot block tells where they are.
+fn inside(disk: &Path) -> Result<(Vec<u8>, String), String> {
+    let mut file = File::open(disk).map_err(|e| e.to_string())?;
+    let mut read = |lba: u64, count: u64| {
+        let mut bytes = vec![0; usize::try_from(count).map_err(|e| e.to_string())?];
+        file.seek(SeekFrom::Start(lba * SECTOR as u64))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|e| e.to_string())?;
+        Ok::<_, String>(bytes)
+    };
+    let block = read(BOOT_LBA, SECTOR as u64)?;
+    let block = block.as_slice().try_into().map_err(|_| "no boot block")?;
+    let block = BootBlock::decode(block).map_err(|refused| refused.0)?;
+    let kernel = read(block.kernel_lba, block.kernel_len)?;
+    let line = read(block.command_line_lba, u64::from(block.command_line_len))?;
+    if boot_layout::crc32(&kernel) != block.kernel_crc {
+        return Err("the kernel in it has another sum than the boot block says".into());
+    }
+    Ok((kernel, String::from_utf8_lossy(&line).split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
 /// The web server, static: it needs nothing in the image.

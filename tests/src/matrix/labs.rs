@@ -82,7 +82,7 @@ fn boot<'a>(
     }
     let job = Job {
         lab,
-        script: script(lab, cells),
+        script: script(lab, cells, &image.line),
         files,
         image: &image.file,
         limit: Duration::from_secs(120 + (CELL_SECONDS + 60) * cells.len() as u64),
@@ -112,17 +112,17 @@ fn boot<'a>(
 }
 
 /// The job: one line for each cell.
-fn script(lab: Lab, cells: &[&Cell]) -> String {
+fn script(lab: Lab, cells: &[&Cell], append: &str) -> String {
     let (library, up) = match lab {
         Lab::Kvm => ("kvm.sh", "kvm_up"),
         Lab::Xen => ("xen.sh", "xen_up"),
         Lab::VirtualBox => ("virtualbox.sh", "virtualbox_up"),
     };
-    let lines: Vec<String> = cells.iter().map(|cell| line(cell)).collect();
+    let lines: Vec<String> = cells.iter().map(|cell| line(cell, append)).collect();
     format!(". ./{library}\n{up}\n{}\n", lines.join("\n"))
 }
 
-fn line(cell: &Cell) -> String {
+fn line(cell: &Cell, append: &str) -> String {
     let name = cell.name;
     match cell.place {
         Place::Kvm(q, shows) => {
@@ -131,14 +131,14 @@ fn line(cell: &Cell) -> String {
                 Signature::Xen => "kvm,xen-version=0x40011,kernel-irqchip=split",
                 _ => "kvm",
             };
-            let words = qemu::arguments(&q, Some(shows), cell.boot, cell.cpus, "kernel");
+            let words = qemu::arguments(&q, Some(shows), cell.boot, cell.cpus, ("kernel", append));
             let words: Vec<String> = words.iter().map(|w| quoted(w)).collect();
             format!("guest {name} {CELL_SECONDS} -accel {accel} {}", words.join(" "))
         }
         Place::Xen(kind) => {
             let mut lines = vec![format!("type = \"{kind}\"")];
             match cell.boot {
-                Boot::Direct => lines.extend(["kernel = \"/job/kernel\"".into(), "cmdline = \"root=disk\"".into()]),
+                Boot::Direct => lines.extend(["kernel = \"/job/kernel\"".into(), format!("cmdline = \"{append}\"")]),
                 Boot::Pygrub => lines.push("bootloader = \"pygrub\"".into()),
                 Boot::Pvgrub => lines.push("kernel = \"/usr/lib/grub-xen/grub-x86_64-xen.bin\"".into()),
                 Boot::Bios | Boot::Uefi => lines.push("vga = \"none\"".into()),

@@ -16,11 +16,9 @@ use crate::vm::collect;
 const FIRMWARE: &[&str] =
     &["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/ovmf/OVMF.fd"];
 
-/// The command line of `-append`.
-const APPEND: &str = "root=disk";
-
-/// What QEMU must be told: everything but the accelerator, memory, and the backends `n0`, `root`, `second` and `console`.
-pub fn arguments(q: &Qemu, shows: Option<Signature>, boot: Boot, cpus: u32, kernel: &str) -> Vec<String> {
+/// What QEMU must be told: everything but the accelerator, memory, and the backends `n0`, `root`, `second` and `console`. The kernel is a file and a command line,
+/// for machines that load it.
+pub fn arguments(q: &Qemu, shows: Option<Signature>, boot: Boot, cpus: u32, kernel: (&str, &str)) -> Vec<String> {
     let mut a: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| a.extend(words.iter().map(|&w| w.to_owned()));
     let port = if q.vmware { ",vmport=on" } else { "" };
@@ -39,8 +37,9 @@ pub fn arguments(q: &Qemu, shows: Option<Signature>, boot: Boot, cpus: u32, kern
     }
     let microvm = q.machine == "microvm";
     if boot == Boot::Direct {
-        let line = if microvm { format!("{APPEND}{}", transports()) } else { APPEND.to_owned() };
-        add(&["-kernel", kernel, "-append", &line]);
+        let (kernel, line) = kernel;
+        let devices = if microvm { transports() } else { String::new() };
+        add(&["-kernel", kernel, "-append", &format!("{line}{devices}")]);
     }
     if shows == Some(Signature::Xen) {
         add(&["-device", "xen-console,chardev=console"]);
@@ -117,7 +116,7 @@ pub fn run(cell: &Cell, q: &Qemu, image: &Image, limit: Duration, verbose: bool)
     if cell.boot == Boot::Uefi {
         c.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", firmware()?.display())]);
     }
-    c.args(arguments(q, None, cell.boot, cell.cpus, &image.kernel.display().to_string()));
+    c.args(arguments(q, None, cell.boot, cell.cpus, (&image.kernel.display().to_string(), &image.line)));
     c.env("TMPDIR", scratch.path());
     if verbose {
         println!("      {c:?}");
@@ -140,7 +139,11 @@ pub fn run(cell: &Cell, q: &Qemu, image: &Image, limit: Duration, verbose: bool)
             Ok(None) => Ok(()),
             _ => Err("the machine has ended".to_owned()),
         })?;
-        let mut facts = exchange::exchange(&target)?;
+        let mut facts = exchange::exchange(&target, &mut |part| {
+            if verbose {
+                println!("      {:6.1} {part}", created.elapsed().as_secs_f32());
+            }
+        })?;
         facts.0.push(("first".into(), format!("{first:.2}")));
         exchange::end(&target)?;
         group.wait(Duration::from_secs(30)).ok_or("it was told to end and is still there")?;
