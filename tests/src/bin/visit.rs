@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use tests::exchange::{self, Facts, Target};
 use tests::run::tail;
 
-const USAGE: &str = "usage: visit NAME --http ADDRESS --redis ADDRESS --console FILE --second FILE --seconds N [--alive COMMAND] -- COMMAND...
+const USAGE: &str = "usage: visit NAME --http ADDRESS --redis ADDRESS --console FILE --second FILE --seconds N [--alive COMMAND] [--after COMMAND] -- COMMAND...
   --console FILE   where the machine's console is written to
   --second FILE    what is behind the machine's second disk
+  --after COMMAND  makes that file, when the machine has ended
   --alive COMMAND  succeeds while the machine is there [default: while COMMAND... runs]";
 
 struct Wanted {
@@ -22,13 +23,15 @@ struct Wanted {
     second: PathBuf,
     limit: Duration,
     alive: Option<String>,
+    after: Option<String>,
     command: Vec<String>,
 }
 
 fn wanted() -> Option<Wanted> {
     let mut args = std::env::args().skip(1);
     let name = args.next()?;
-    let (mut http, mut redis, mut console, mut second, mut limit, mut alive) = (None, None, None, None, None, None);
+    let (mut http, mut redis, mut console, mut second, mut limit) = (None, None, None, None, None);
+    let (mut alive, mut after) = (None, None);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--http" => http = args.next()?.parse().ok(),
@@ -37,6 +40,7 @@ fn wanted() -> Option<Wanted> {
             "--second" => second = args.next().map(PathBuf::from),
             "--seconds" => limit = args.next()?.parse().ok().map(Duration::from_secs),
             "--alive" => alive = args.next(),
+            "--after" => after = args.next(),
             "--" => break,
             _ => return None,
         }
@@ -50,8 +54,16 @@ fn wanted() -> Option<Wanted> {
         second: second?,
         limit: limit?,
         alive,
+        after,
         command,
     })
+}
+
+/// Runs a line of shell; whether it succeeded.
+fn shell(line: &str) -> bool {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|s| s.success())
 }
 
 /// The machine: by its own command, or by the process that made it.
@@ -68,12 +80,7 @@ impl Machine<'_> {
         match status {
             None => true,
             Some(status) if !status.success() => false,
-            Some(_) => Command::new("sh")
-                .args(["-c", command])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .is_ok_and(|s| s.success()),
+            Some(_) => shell(command),
         }
     }
 
@@ -109,6 +116,11 @@ fn visit(w: &Wanted) -> Result<Facts, String> {
     let text = || String::from_utf8_lossy(&std::fs::read(&w.console).unwrap_or_default()).into_owned();
     for _ in 0..20 {
         if exchange::ended_well(&text()) {
+            if let Some(command) = &w.after
+                && !shell(command)
+            {
+                return Err(format!("{command} failed"));
+            }
             exchange::check_second(&w.second)?;
             return Ok(facts);
         }
