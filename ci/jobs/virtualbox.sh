@@ -12,6 +12,13 @@ virtualbox_up() {
     echo "@l1 virtualbox ready $(up)"
 }
 
+with_cdrom() {
+    [ -n "${CDROM:-}" ] || return 0
+    $VB modifyvm "$1" --boot1 dvd --boot2 disk &&
+        $VB storagectl "$1" --name c1 --add ide --controller PIIX4 --bootable on &&
+        $VB storageattach "$1" --storagectl c1 --port 0 --device 0 --type dvddrive --medium "$CDROM"
+}
+
 # controller KIND: how VBoxManage names it.
 controller() {
     case $1 in
@@ -21,7 +28,7 @@ controller() {
     esac
 }
 
-# machine NAME SECONDS NIC DISKS: boots the vdi. NAT's port forwarding reaches it.
+# machine NAME SECONDS NIC DISKS: boots the vdi, or the CD-ROM that CDROM names beside it. NAT's port forwarding reaches it.
 machine() {
     local name=$1 seconds=$2 nic=$3 disks=$4 console=/tmp/$1.console log=/tmp/$1.log
     rm -f $SECOND /tmp/second.vdi
@@ -36,7 +43,8 @@ machine() {
                 --vm-execution-engine hwvirt &&
             $VB storagectl "$name" --name c0 $(controller "$disks") --bootable on &&
             $VB storageattach "$name" --storagectl c0 --port 0 --device 0 --type hdd --medium /job/matrix.vdi &&
-            $VB storageattach "$name" --storagectl c0 --port 1 --device 0 --type hdd --medium /tmp/second.vdi
+            $VB storageattach "$name" --storagectl c0 --port 1 --device 0 --type hdd --medium /tmp/second.vdi &&
+            with_cdrom "$name"
     } >"$log" 2>&1; then
         fail "$name" "VBoxManage could not make the machine" "$log"
         return

@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use tests::matrix::cells::CELLS;
-use tests::matrix::{self, Choice};
+use tests::matrix::{self, Choice, compare};
 use tests::options::Options;
 
-const USAGE: &str = "usage: matrix [--full] [--cell NAME]... [--list] [--verbose]
+const USAGE: &str = "usage: matrix [--full] [--cell NAME]... [--compare [--rounds N] [--write]] [--list] [--verbose]
   --full         every cell [default: those that ./x test runs]
   --cell NAME    only this one, or those whose names begin so (may be given more than once)
+  --compare      beside a Linux guest of the same kind, in the labs; --cell chooses among those cells, --rounds N [default: 3] says
+                 how often, --write puts the table into docs/performance.md
   --list         name the cells
   --verbose      show what the machines print
   $CORACLE and $CORACLE_KERNEL name the command and the kernel; `./x matrix` sets them";
@@ -28,11 +30,18 @@ fn list() {
 
 fn run() -> Result<bool, String> {
     let (mut choice, mut verbose) = (Choice::default(), false);
+    let (mut compared, mut rounds, mut write) = (false, 3, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--full" => choice.full = true,
             "--cell" => choice.named.push(args.next().ok_or_else(|| format!("--cell needs a name\n{USAGE}"))?),
+            "--compare" => compared = true,
+            "--write" => write = true,
+            "--rounds" => {
+                let number = args.next().and_then(|n| n.parse().ok()).filter(|n| (1..100).contains(n));
+                rounds = number.ok_or_else(|| format!("--rounds needs a number\n{USAGE}"))?;
+            }
             "--verbose" => verbose = true,
             "--list" => {
                 list();
@@ -43,6 +52,9 @@ fn run() -> Result<bool, String> {
     }
     let mut options = Options::parse(["matrix".to_owned()].into_iter())?;
     options.verbose = verbose;
+    if compared {
+        return compare::run(&options, &choice.named, rounds, write);
+    }
     matrix::run(&options, &choice)
 }
 

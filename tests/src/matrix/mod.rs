@@ -1,8 +1,10 @@
 //! The matrix: one image file on every hypervisor, with a real client over that hypervisor's own network interface.
 
 pub mod cells;
+pub mod compare;
 mod image;
 mod labs;
+mod linux;
 mod qemu;
 mod table;
 
@@ -94,7 +96,13 @@ pub fn run(options: &Options, choice: &Choice) -> Result<bool, String> {
     for lab in [Lab::Kvm, Lab::Xen, Lab::VirtualBox] {
         let own: Vec<&Cell> = cells.iter().copied().filter(|c| c.lab() == Some(lab)).collect();
         if !own.is_empty() {
-            labs::run(lab, &own, &image, options.verbose, &mut done);
+            let tasks = own.iter().map(|cell| labs::task(cell, &image)).collect();
+            let work = labs::Work { lab, tasks, files: vec![], image: &image, verbose: options.verbose };
+            labs::run(&work, &mut |name, verdict| {
+                if let Some(cell) = own.iter().find(|cell| cell.name == name) {
+                    done(cell, verdict);
+                }
+            });
         }
     }
     println!("\n{}", table.text());
