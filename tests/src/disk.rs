@@ -120,8 +120,20 @@ const DAMAGES: &[Damage] = &[
         machine: UEFI,
         says: "not an ELF file",
         harm: |d| {
+            change(d, |d, b| {
+                let at = b.kernel_lba as usize * SECTOR;
+                d[at] = 0;
+                b.kernel_crc = crc32(&d[at..at + b.kernel_len as usize]);
+            })
+        },
+    },
+    Damage {
+        name: "uefi-damaged-kernel",
+        machine: UEFI,
+        says: "kernel on this disk is damaged",
+        harm: |d| {
             let at = block(d).kernel_lba as usize * SECTOR;
-            d[at] = 0;
+            d[at + 300_000] ^= 0x10;
         },
     },
     Damage {
