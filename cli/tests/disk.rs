@@ -16,6 +16,7 @@ const FORMATS: [(&str, &str); 5] =
 fn boot_files(s: &Sandbox) -> PathBuf {
     let mut elf = vec![0x5a; 300_000];
     elf[..64].fill(0);
+    elf[1000..1021].copy_from_slice(b"#1 SMP Coracle 9.8.7\0");
     elf[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0");
     s.write("boot/bios.bin", [vec![0x90; 512], vec![0x91; 5000]].concat());
     s.write("boot/bootx64.efi", [b"MZ".to_vec(), vec![0x92; 70_000]].concat());
@@ -122,7 +123,7 @@ fn the_partitions_are_what_their_types_say() {
         "EFI system",
         "3: sectors 18432 to ",
         "boot block: stage 2 at sector 65 (10 sectors)",
-        "kernel: 300000 bytes",
+        "kernel: Coracle 9.8.7, 300000 bytes, SHA-256",
         "command line: \"log=info ip=dhcp\"",
         "root: EROFS",
         "arguments: \"sh\" \"-c\" \"exit 3\"",
