@@ -342,3 +342,11 @@ impl Host for FakeHost {
         }
     }
 }
+
+/// A read of `len` bytes that nobody waits for.
+pub fn task(len: u32) -> Task {
+    let address = crate::Address { target: 0, lun: 0 };
+    let mut task = Task::new(address, crate::Cdb::transfer(false, 0, 1), crate::task::Done::Raw(Box::new(|_| ())));
+    (task.direction, task.len) = (Direction::In, len);
+    task
+}

@@ -18,6 +18,8 @@ pub mod sense;
 mod task;
 
 #[cfg(any(test, feature = "fake"))]
+pub mod exercise;
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 #[cfg(test)]
 mod tests;

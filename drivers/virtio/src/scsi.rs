@@ -307,3 +307,7 @@ impl Host for Adapter {
         self.fail("a target does not answer");
     }
 }
+
+#[cfg(test)]
+#[path = "scsi_tests.rs"]
+mod tests;
