@@ -11,8 +11,14 @@ pub static DRIVERS: &[&dyn Driver] =
 const CERTAIN: u8 = 100;
 
 /// Every backend. The one whose `detect` is surest is taken; the plain PC always can.
-static BACKENDS: &[&Backend] =
-    &[&hal_xen::pv::PV, &hal_xen::hvm::HVM, &hal_vmware::VMWARE, &hal_kvm::KVM, &hal_kvm::PC];
+static BACKENDS: &[&Backend] = &[
+    &hal_xen::pv::PV,
+    &hal_xen::hvm::HVM,
+    &hal_vmware::VMWARE,
+    &hal_virtualbox::VIRTUALBOX,
+    &hal_kvm::KVM,
+    &hal_kvm::PC,
+];
 
 /// Chooses the backend and starts its first half.
 pub fn choose(info: &'static BootInfo) -> &'static dyn Platform {

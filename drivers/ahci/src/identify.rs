@@ -70,7 +70,8 @@ fn text(bytes: &[u8]) -> String {
     text.trim().into()
 }
 
-#[cfg(test)]
+/// A description, for the fake.
+#[cfg(any(test, feature = "fake"))]
 pub(crate) fn example(sectors: u64, depth: u16) -> [u8; 512] {
     let mut data = [0; 512];
     let mut word = |n: usize, value: u16| data[2 * n..2 * n + 2].copy_from_slice(&value.to_le_bytes());

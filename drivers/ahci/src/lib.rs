@@ -16,6 +16,11 @@ mod identify;
 mod port;
 mod registers;
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fuzz;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -53,13 +58,19 @@ fn start(function: &dyn PciFunction) -> Result<Vec<Device>> {
     }
     // SAFETY: mapped for ever just now, and the bus gives a device to one driver.
     let io: Arc<dyn Io> = Arc::new(unsafe { Registers::new(base, len as usize) });
+    let disks = attach(io, |handler| connect(function, handler))?;
+    Ok(disks.into_iter().map(Device::Block).collect())
+}
+
+/// Starts the controller and its disks, with interrupts if there are any.
+fn attach(io: Arc<dyn Io>, connect: impl FnOnce(Handler) -> Result<()>) -> Result<Vec<Arc<dyn BlockDevice>>> {
     let disks: Arc<[_]> = controller::start(&io)?.into();
     if !disks.is_empty() {
         let (wire, known) = (io.clone(), disks.clone());
-        connect(function, Arc::new(move || controller::interrupt(&*wire, &known)))?;
+        connect(Arc::new(move || controller::interrupt(&*wire, &known)))?;
         controller::enable_interrupts(&*io);
     }
-    Ok(disks.iter().map(|disk| Device::Block(disk.clone() as Arc<dyn BlockDevice>)).collect())
+    Ok(disks.iter().map(|disk| disk.clone() as Arc<dyn BlockDevice>).collect())
 }
 
 /// Connects the interrupt: a message where the controller can, else the line.

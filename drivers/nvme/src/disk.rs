@@ -173,3 +173,7 @@ impl BlockDevice for Disk {
         if self.namespace == 1 { self.serial.clone() } else { alloc::format!("{}-{}", self.serial, self.namespace) }
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -16,6 +16,11 @@ mod prp;
 mod queue;
 mod registers;
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod fuzz;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 

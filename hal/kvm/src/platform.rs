@@ -17,7 +17,7 @@ pub static PC: Backend = Backend { name: "pc", detect: |_| Some(1), init: |info|
 static KVM_PLATFORM: PcPlatform = PcPlatform {
     name: "kvm",
     told_by: || "CPUID KVMKVMKVM",
-    start_clock,
+    start_clock: start_kvm_clock,
     set_wall_clock: || PARAVIRTUAL.load(Ordering::Relaxed),
 };
 static PC_PLATFORM: PcPlatform =
@@ -47,7 +47,14 @@ fn start(info: &'static BootInfo, platform: &'static PcPlatform) -> &'static dyn
 }
 
 /// Sets both clocks.
-fn start_clock(_info: &BootInfo) {
+fn start_kvm_clock(_info: &BootInfo) {
+    start_clock();
+}
+
+/// Sets both clocks, if there is KVM's interface, of KVM or of a hypervisor that imitates it; true if that worked.
+pub fn start_clock() -> bool {
     let leaf = LEAF.load(Ordering::Relaxed);
-    PARAVIRTUAL.store(leaf != 0 && pvclock::init(leaf), Ordering::Relaxed);
+    let works = leaf != 0 && pvclock::init(leaf);
+    PARAVIRTUAL.store(works, Ordering::Relaxed);
+    works
 }

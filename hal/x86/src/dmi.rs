@@ -127,9 +127,9 @@ pub fn read(info: &hal_core::BootInfo) -> Option<Dmi<'static>> {
     })
 }
 
-/// Bytes that firmware left in memory that is not ours.
+/// Bytes that firmware left in memory that is not ours. Works before the heap.
 #[cfg(target_os = "none")]
-fn memory(info: &hal_core::BootInfo, address: u64, len: u64) -> Option<&'static [u8]> {
+pub(crate) fn memory(info: &hal_core::BootInfo, address: u64, len: u64) -> Option<&'static [u8]> {
     let at = hal_core::PhysAddr(address);
     let ours = |r: &hal_core::boot::MemoryRange| {
         r.kind == hal_core::boot::MemoryKind::Usable && r.start.0 < address + len && address < r.start.0 + r.len

@@ -57,6 +57,8 @@ pub mod platform;
 #[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+pub mod power_button;
+#[cfg(target_os = "none")]
 pub mod rtc;
 #[cfg(target_os = "none")]
 pub mod screen;

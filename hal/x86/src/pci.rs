@@ -307,6 +307,12 @@ impl PciFunction for Function {
     }
 }
 
+/// True if a device on bus 0 has this id. Works before the heap.
+pub fn is_on_first_bus(id: (u16, u16)) -> bool {
+    let word = u32::from(id.0) | u32::from(id.1) << 16;
+    (0..32).any(|device| Address { bus: 0, device, function: 0 }.read(0) == word)
+}
+
 /// All functions of ordinary devices, bridges followed.
 pub fn enumerate() -> Vec<BusDevice> {
     let mut found = Vec::new();

@@ -94,7 +94,11 @@ impl Batch {
         device.poll();
         if finished().is_none() {
             if sched::is_up() {
-                self.done.wait_uninterruptible(finished);
+                // A disk that answers no more finds that out when it is asked, and so does a lost interrupt.
+                let look = || base::time::now_ns() + LOOK_NS;
+                while self.done.wait_uninterruptible_until(look(), finished).is_none() {
+                    device.poll();
+                }
             } else {
                 while finished().is_none() {
                     device.poll();
