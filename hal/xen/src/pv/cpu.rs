@@ -120,6 +120,10 @@ impl PvCpu {
             sys::register_vcpu_info(number, frames::of(at), (at.0 % 4096) as u32)?;
             shared::set_vcpu(number as usize, number, Some((&raw const self.area).cast_mut().cast()));
         }
+        // A VCPU begins with events masked.
+        if let Some(part) = shared::vcpu(number as usize) {
+            part.upcall_mask.store(1, Ordering::SeqCst);
+        }
         Ok(())
     }
 }

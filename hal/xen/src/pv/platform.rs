@@ -3,19 +3,21 @@
 use alloc::vec::Vec;
 
 use hal_core::bus::BusDevice;
+use hal_core::device::BalloonDevice;
 use hal_core::interrupt::{Handler, MsiMessage};
 use hal_core::{
     Backend, BootInfo, Buses, Clock, Console, Cpu, Entropy, Error, Interrupts, Mmu, Platform, Power, Result,
 };
 use hal_x86::entropy::CpuEntropy;
 
+use super::balloon::PvBalloon;
 use super::clock::PvClock;
 use super::cpu::PvCpus;
 use super::mmu::PvMmu;
 use super::{builder, cpu, start};
 use crate::console::RingConsole;
 use crate::power::XenPower;
-use crate::{bus, clock, control, features, store};
+use crate::{balloon, bus, clock, control, features, store};
 
 /// A Xen PV guest. No other backend can be right if the entry was this one's.
 pub static PV: Backend = Backend { name: "xen-pv", detect: |_| start::entered().then_some(100), init: |_| &PLATFORM };
@@ -55,7 +57,11 @@ impl Platform for PvPlatform {
         let info = start::info();
         let page = builder::machine_page(info.store_frame) as *const crate::wire::Interface;
         // SAFETY: the builder mapped the page, and it stays mapped.
-        if let Err(error) = store::init(unsafe { &*page }, info.store_port).and_then(|()| control::init()) {
+        balloon::set_frames(info.pages);
+        if let Err(error) = store::init(unsafe { &*page }, info.store_port)
+            .and_then(|()| control::init())
+            .and_then(|()| balloon::init())
+        {
             log::warn!("the XenStore does not work ({error:?}): Xen's devices are not used");
         }
         let (major, minor) = features::version();
@@ -68,6 +74,9 @@ impl Platform for PvPlatform {
         Ok(())
     }
 
+    fn balloon(&self) -> Option<&'static dyn BalloonDevice> {
+        store::is_up().then_some(&PvBalloon)
+    }
     fn deferred(&self) {
         store::service();
     }
