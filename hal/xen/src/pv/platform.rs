@@ -14,7 +14,7 @@ use super::balloon::PvBalloon;
 use super::clock::PvClock;
 use super::cpu::PvCpus;
 use super::mmu::PvMmu;
-use super::{builder, cpu, start};
+use super::{cpu, start};
 use crate::console::RingConsole;
 use crate::power::XenPower;
 use crate::{balloon, bus, clock, control, features, store};
@@ -55,14 +55,14 @@ impl Platform for PvPlatform {
         clock::init()?;
         cpu::init()?;
         let info = start::info();
-        let page = builder::machine_page(info.store_frame) as *const crate::wire::Interface;
-        // SAFETY: the builder mapped the page, and it stays mapped.
         balloon::set_frames(info.pages);
-        if let Err(error) = store::init(unsafe { &*page }, info.store_port)
-            .and_then(|()| control::init())
-            .and_then(|()| balloon::init())
-        {
-            log::warn!("the XenStore does not work ({error:?}): Xen's devices are not used");
+        // SAFETY: the page was mapped at the start, and stays so; all its fields are atomic.
+        match store::init(unsafe { &*start::store_page() }, info.store_port).and_then(|()| control::init()) {
+            Ok(()) => {
+                cpu::leave_out_offline();
+                balloon::init()?;
+            }
+            Err(error) => log::warn!("the XenStore does not work ({error:?}): Xen's devices are not used"),
         }
         let (major, minor) = features::version();
         log::info!(
