@@ -64,11 +64,14 @@ extern "C" fn coracle_pv_start(start: &'static StartInfo, _unused: u64) -> ! {
     arch::set_cpuid(sys::cpuid);
     let image = image_start();
     boot::set_place(builder::physical(image), image);
-    let places = Places::find(start, image);
-    let ready = prepare(start, &places);
-    if ready.is_err() {
-        // There may be no console: the domain's end is what the host sees.
+    if prepare(start).is_err() {
+        // There is no console yet: the domain's end is what the host sees.
         crate::hypercall::shutdown(crate::abi::sched::REASON_CRASH);
+    }
+    // Now a panic can be read.
+    let places = Places::find(start, image);
+    if let Err(error) = map(&places) {
+        panic!("Xen does not take the kernel's page tables: {error:?}");
     }
     let info = describe(start, &places, image);
     // SAFETY: the kernel defines it with this signature.
@@ -82,7 +85,8 @@ fn image_start() -> u64 {
     (&raw const __image_start) as u64
 }
 
-fn prepare(start: &'static StartInfo, places: &Places) -> Result<()> {
+/// What a panic needs: traps, the per-CPU block, the console.
+fn prepare(start: &'static StartInfo) -> Result<()> {
     // SAFETY: the statics are there for these; the frames are what the start info says.
     unsafe {
         place(&SHARED, start.shared_info >> 12)?;
@@ -96,6 +100,11 @@ fn prepare(start: &'static StartInfo, places: &Places) -> Result<()> {
     // SAFETY: the page was mapped just now, and stays so.
     unsafe { console::init(CONSOLE.as_mut_ptr().cast(), start.console_port) };
     hal_core::set_early_console(&console::RingConsole);
+    Ok(())
+}
+
+/// Features, and the kernel's own mappings.
+fn map(places: &Places) -> Result<()> {
     // A stray port access, of a driver that looks for its device, must not fault.
     sys::allow_ports()?;
     features::init_control();
