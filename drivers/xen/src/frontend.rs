@@ -44,7 +44,7 @@ pub(crate) enum Phase {
 struct Link {
     node: Node,
     phase: Phase,
-    /// It worked once.
+    /// It worked once: the tool stack may name another backend since.
     was_up: bool,
 }
 
@@ -126,6 +126,9 @@ pub(crate) fn step<F: Front>(front: &F) -> Result<()> {
     if handshake.is_dead() {
         return Ok(());
     }
+    if link.phase == Phase::Waiting && link.was_up {
+        find_again(handshake, &mut link)?;
+    }
     let state = link.node.backend_state();
     let after = match (link.phase, state) {
         (Phase::Waiting, State::InitWait) => tell(front, &mut link)?,
@@ -164,17 +167,22 @@ fn tell<F: Front>(front: &F, link: &mut Link) -> Result<After> {
     Ok(After::Nothing)
 }
 
-/// Makes a backend that has ended begin again, if it is to.
-fn begin_again<F: Front>(front: &F, link: &mut Link) -> Result<After> {
-    let handshake = front.handshake();
+/// Reads anew where the backend is. Fails if the tool stack took the device away.
+fn find_again(handshake: &Handshake, link: &mut Link) -> Result<()> {
     let before = link.node.backend.clone();
-    if link.node.find_backend().is_err() {
-        return if link.was_up { Err(Error::Gone) } else { Ok(After::Nothing) };
-    }
+    link.node.find_backend()?;
     if link.node.backend != before
         && let Some(handler) = handshake.watching.get()
     {
         handshake.services.watch(&link.node.backend_path("state"), handler.clone())?;
+    }
+    Ok(())
+}
+
+/// Makes a backend that has ended begin again, if it is to.
+fn begin_again<F: Front>(front: &F, link: &mut Link) -> Result<After> {
+    if link.was_up {
+        find_again(front.handshake(), link)?;
     }
     let online = link.node.backend_values(&["online"])?;
     if is_on(online.first().and_then(Option::as_ref)) && link.node.backend_state() == State::Closed {

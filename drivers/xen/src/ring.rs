@@ -241,7 +241,7 @@ mod tests {
                     4 => set(&ring, RESPONSE_PRODUCED, ring.taken.wrapping_add(random.below(4) as u32)),
                     5 if random.below(40) == 0 => set(&ring, RESPONSE_PRODUCED, random.next() as u32),
                     _ => {
-                        if ring.take::<u64>().is_some() {
+                        if ring.take::<u32>().is_some() {
                             asked = asked.checked_sub(1).expect("no more than was asked");
                         }
                     }
