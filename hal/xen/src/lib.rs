@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod abi;
+pub mod plan;
 pub mod services;
 pub mod wire;
 

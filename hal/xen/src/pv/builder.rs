@@ -11,6 +11,7 @@ use hal_x86::paging::pte;
 use super::tables::Batch;
 use super::{direct, frames};
 use crate::abi::StartInfo;
+use crate::plan::Plan;
 
 /// Virtual address of guest frame 0 (the note in `kernel/kernel.ld`).
 pub const BASE: u64 = 0xffff_ffff_8000_0000;
@@ -31,7 +32,7 @@ pub fn mapped(frame: u64) -> u64 {
 
 /// Where things are, as guest frame numbers.
 pub struct Places {
-    /// The image's first frame, and the end of the builder's tables: all between is in use.
+    /// The image's first frame, and the end of the last thing that the builder made: all between is in use.
     pub used: (u64, u64),
     /// The builder's tables; the root is the first.
     pub tables: (u64, u64),
@@ -51,15 +52,21 @@ impl Places {
             0 => physical(start.module_start),
             _ => start.module_start * 4096,
         };
-        let mut at = tables.1;
+        let behind = |address: u64, len: u64| (physical(address) + len).div_ceil(4096);
+        // The order is the builder's usual one; a boot loader that builds a domain anew has its own.
+        let end = behind(image, boot::image_len())
+            .max(behind(start.frame_list, start.pages * 8))
+            .max(behind(core::ptr::from_ref(start) as u64, size_of::<StartInfo>() as u64))
+            .max(tables.1);
+        let mut at = end;
         let module_end = (module + start.module_len).div_ceil(4096);
-        let count = direct::frames_for(start.pages);
+        let count = Plan::len(start.pages);
         if start.module_len != 0 && at < module_end && module / 4096 < at + count {
             at = module_end;
         }
         assert!(at + count < start.pages, "this domain has too little memory");
         Self {
-            used: (physical(image) / 4096, tables.1),
+            used: (physical(image) / 4096, end),
             tables,
             module: (module, start.module_len),
             direct: (at, at + count),
@@ -128,11 +135,6 @@ pub unsafe fn restrict(places: &Places) -> Result<()> {
         rewrite(places, mapped(places.used.1), END, &|_, _| 0);
     }
     Ok(())
-}
-
-/// Guest-physical address of a machine frame that the builder mapped, as a virtual one.
-pub fn machine_page(machine: u64) -> u64 {
-    mapped(frames::guest(machine))
 }
 
 /// What the direct map needs to know.

@@ -1,7 +1,10 @@
 //! VCPUs: what each has, and [`Cpu`] by hypercall. Starting them is in `smp`.
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::fmt::Write;
 use core::mem::offset_of;
@@ -15,7 +18,7 @@ use hal_x86::cpu::X86Cpu;
 
 use super::{frames, smp, sys, traps};
 use crate::abi::{evtchn, vcpu};
-use crate::{event, hypercall, shared};
+use crate::{event, hypercall, shared, store};
 
 /// Bytes of the stack on which the application is left: one frame and a register.
 const ENTRY_STACK: usize = 1024;
@@ -120,6 +123,10 @@ impl PvCpu {
             sys::register_vcpu_info(number, frames::of(at), (at.0 % 4096) as u32)?;
             shared::set_vcpu(number as usize, number, Some((&raw const self.area).cast_mut().cast()));
         }
+        // A VCPU begins with events masked.
+        if let Some(part) = shared::vcpu(number as usize) {
+            part.upcall_mask.store(1, Ordering::SeqCst);
+        }
         Ok(())
     }
 }
@@ -140,6 +147,20 @@ pub fn init() -> Result<()> {
     let count = (1..MAX_CPUS).find(|&number| sys::vcpu_plain(vcpu::IS_UP, number as u32) < 0).unwrap_or(MAX_CPUS);
     COUNT.store(count, Ordering::Relaxed);
     open_channels(&BOOT)
+}
+
+/// Leaves out the VCPUs that the tool stack has not brought online (docs/misc/xenstore-paths.pandoc, `cpu/N/availability`). The
+/// XenStore works; no other VCPU was started.
+pub fn leave_out_offline() {
+    let count = COUNT.load(Ordering::Relaxed);
+    let paths: Vec<String> = (1..count).map(|number| format!("cpu/{number}/availability")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    // A tool stack that says nothing leaves all of them to the guest.
+    let said = store::read(&paths).unwrap_or_default();
+    if let Some(offline) = said.iter().position(|value| value.as_deref() == Some("offline")) {
+        log::info!("the tool stack lets this domain use {} of {count} CPUs", offline + 1);
+        COUNT.store(offline + 1, Ordering::Relaxed);
+    }
 }
 
 /// Binds a VCPU's timer and the channel by which others call it.

@@ -13,9 +13,8 @@ use spin::{Mutex, Once};
 
 use super::frames;
 use super::sys::{self, Update};
+use crate::plan::{ENTRIES, Plan};
 
-/// Entries of a table.
-pub const ENTRIES: u64 = 512;
 /// Root entry of the map's base. Xen has 256 to 271 (arch-x86/xen-x86_64.h).
 pub const SLOT: u64 = 288;
 /// A leaf: what Xen shows both modes alike is global, and stays in the TLB when they change.
@@ -23,22 +22,13 @@ pub const LEAF: u64 = pte::PRESENT | pte::USER | pte::ACCESSED | pte::DIRTY | pt
 /// An entry that points to a lower table; the software bit tells it from a leaf (see `tables`).
 pub const TABLE: u64 = pte::PRESENT | pte::WRITE | pte::USER | pte::ACCESSED | pte::APPLICATION;
 
-/// Guest frame numbers of the tables.
+/// The tables.
 struct Run {
-    /// The root.
+    plan: Plan,
+    /// Guest frame of the root.
     root: u64,
-    /// First of the tables of level 3: one per 512 GiB. Behind them the one of the kernel's area.
-    level3: u64,
-    area: u64,
-    /// First of level 2: one per GiB.
-    level2: u64,
-    /// First of level 1: one per 2 MiB.
-    leaves: u64,
-    end: u64,
     /// The builder's tables: first and end.
     builder: (u64, u64),
-    /// Pieces.
-    pieces: u64,
 }
 
 static RUN: Once<Run> = Once::new();
@@ -47,34 +37,30 @@ static READABLE: AtomicBool = AtomicBool::new(false);
 static WINDOW: Frame = Frame::new();
 static OPENING: Mutex<Early> = Mutex::new(Early { known: [u64::MAX; 64], count: 0 });
 
-/// What was made before the tables could be read: pieces, and GiBs with the top bit set.
+/// What was made before the tables could be read: pieces, and tables of level 2.
 struct Early {
     known: [u64; 64],
     count: usize,
 }
 
-const GIB: u64 = 1 << 63;
+/// Marks a table of level 2.
+const LEVEL2: u64 = 1 << 63;
 
 impl Early {
     fn has(&self, what: u64) -> bool {
         self.known[..self.count].contains(&what)
     }
     fn add(&mut self, what: u64) {
-        // The list serves while a handful of pieces are opened at boot; a piece that is not in it would be opened twice.
-        let slot = self.known.get_mut(self.count).expect("few pieces are opened before the tables can be read");
-        *slot = what;
-        self.count += 1;
+        if !self.has(what) {
+            let slot = self.known.get_mut(self.count).expect("few pieces are opened before the tables can be read");
+            *slot = what;
+            self.count += 1;
+        }
     }
 }
 
 fn run() -> &'static Run {
     RUN.get().expect("the direct map is set up at boot")
-}
-
-/// How many frames the tables for `count` guest frames need.
-pub fn frames_for(count: u64) -> u64 {
-    let pieces = count.div_ceil(ENTRIES);
-    pieces.div_ceil(ENTRIES * ENTRIES) + 1 + pieces.div_ceil(ENTRIES) + pieces
 }
 
 /// Machine address of entry `index` of the table in guest frame `table`.
@@ -110,55 +96,49 @@ fn read(table: u64, index: u64) -> u64 {
 
 impl Run {
     fn is_table(&self, frame: u64) -> bool {
-        (self.level3..self.end).contains(&frame) || (self.builder.0..self.builder.1).contains(&frame)
+        (self.plan.level3..self.plan.end).contains(&frame) || (self.builder.0..self.builder.1).contains(&frame)
     }
 
-    fn is_open(&self, piece: u64, early: &Early) -> bool {
-        if !READABLE.load(Ordering::Acquire) {
-            return early.has(piece);
-        }
-        self.shows(piece)
+    /// True if the table of level 2 for the piece is linked; the tables can be read.
+    fn is_linked(&self, piece: u64) -> bool {
+        let (table, index) = self.plan.at_level3(piece);
+        read(table, index) & pte::PRESENT != 0
     }
 
     /// True if the piece is open; the tables can be read.
     fn shows(&self, piece: u64) -> bool {
-        let gib = piece / ENTRIES;
-        read(self.level3 + gib / ENTRIES, gib % ENTRIES) & pte::PRESENT != 0
-            && read(self.level2 + gib, piece % ENTRIES) & pte::PRESENT != 0
+        let (table, index) = self.plan.at_level2(piece);
+        self.is_linked(piece) && read(table, index) & pte::PRESENT != 0
     }
 
     fn open(&self, piece: u64, early: &mut Early) -> Result<()> {
-        if self.is_open(piece, early) {
+        let readable = READABLE.load(Ordering::Acquire);
+        if if readable { self.shows(piece) } else { early.has(piece) } {
             return Ok(());
         }
-        // The piece that shows this one's leaf table comes first. A sequence that only falls or only rises ends at a piece that
-        // shows its own.
-        let shown_by = (self.leaves + piece) / ENTRIES;
+        // The piece that shows this one's leaf table comes first.
+        let shown_by = self.plan.shown_by(piece);
         if shown_by != piece {
             self.open(shown_by, early)?;
         }
-        let gib = piece / ENTRIES;
-        let linked = if READABLE.load(Ordering::Acquire) {
-            read(self.level3 + gib / ENTRIES, gib % ENTRIES) & pte::PRESENT != 0
-        } else {
-            early.has(gib | GIB)
-        };
+        let (level3, index3) = self.plan.at_level3(piece);
+        let (level2, index2) = self.plan.at_level2(piece);
+        let linked = if readable { self.is_linked(piece) } else { early.has(level2 | LEVEL2) };
         if !linked {
-            fill(self.level2 + gib, |_| 0)?;
-            link(self.level3 + gib / ENTRIES, gib % ENTRIES, self.level2 + gib)?;
+            fill(level2, |_| 0)?;
+            link(level3, index3, level2)?;
         }
         let first = piece * ENTRIES;
-        fill(self.leaves + piece, |index| match frames::machine(first + index) {
+        let (leaf, _) = self.plan.at_leaf(first);
+        fill(leaf, |index| match frames::machine(first + index) {
             Some(machine) if self.is_table(first + index) => machine << 12 | LEAF,
             Some(machine) => machine << 12 | LEAF | pte::WRITE,
             None => 0,
         })?;
-        link(self.level2 + gib, piece % ENTRIES, self.leaves + piece)?;
-        if !READABLE.load(Ordering::Acquire) {
+        link(level2, index2, leaf)?;
+        if !readable {
             early.add(piece);
-            if !linked {
-                early.add(gib | GIB);
-            }
+            early.add(level2 | LEVEL2);
         }
         Ok(())
     }
@@ -170,37 +150,24 @@ pub struct Boot {
     pub root: u64,
     /// The builder's tables.
     pub builder: (u64, u64),
-    /// [`frames_for`] frames for the tables.
+    /// First of [`Plan::len`] frames for the tables.
     pub tables: u64,
 }
 
 /// Makes the map's upper part and the kernel's area, and opens the pieces that hold the tables.
 pub fn init(boot: &Boot) -> Result<()> {
-    let pieces = frames::count().div_ceil(ENTRIES);
-    let gibs = pieces.div_ceil(ENTRIES);
-    let area = boot.tables + gibs.div_ceil(ENTRIES);
-    let level2 = area + 1;
-    let leaves = level2 + gibs;
-    let run = RUN.call_once(|| Run {
-        root: boot.root,
-        level3: boot.tables,
-        area,
-        level2,
-        leaves,
-        end: leaves + pieces,
-        builder: boot.builder,
-        pieces,
-    });
+    let plan = Plan::new(boot.tables, frames::count());
+    let run = RUN.call_once(|| Run { plan, root: boot.root, builder: boot.builder });
     memory::set_direct_base(0xffff << 48 | SLOT << 39);
     let mut early = OPENING.lock();
-    for table in run.level3..=run.area {
+    for table in plan.level3..=plan.area {
         fill(table, |_| 0)?;
     }
-    for (slot, table) in (run.level3..run.area).enumerate() {
+    for (slot, table) in (plan.level3..plan.area).enumerate() {
         link(run.root, SLOT + slot as u64, table)?;
     }
-    link(run.root, hal_x86::paging::AREA_SLOT as u64, run.area)?;
-    for frame in (run.level3..run.leaves).step_by(ENTRIES as usize).chain([run.leaves - 1, run.root]) {
+    link(run.root, hal_x86::paging::AREA_SLOT as u64, plan.area)?;
+    for frame in (plan.level3..plan.leaves).step_by(ENTRIES as usize).chain([plan.leaves - 1, run.root]) {
         run.open(frame / ENTRIES, &mut early)?;
     }
     READABLE.store(true, Ordering::Release);
@@ -211,7 +178,7 @@ pub fn init(boot: &Boot) -> Result<()> {
 pub fn map(start: PhysAddr, len: u64) -> Result<()> {
     let run = run();
     let (first, end) = (start.page() / ENTRIES, (start.0 + len).div_ceil(4096 * ENTRIES));
-    if end > run.pieces {
+    if end > run.plan.pieces {
         return Err(Error::Invalid);
     }
     for piece in first..end {
@@ -230,12 +197,13 @@ pub fn root() -> u64 {
 /// The entry that shows guest frame `frame` in the map: its value and the machine address of its place.
 #[inline]
 pub fn entry_of(frame: u64) -> (u64, u64) {
-    let table = run().leaves + frame / ENTRIES;
-    (read(table, frame % ENTRIES), entry_address(table, frame % ENTRIES))
+    let (table, index) = run().plan.at_leaf(frame);
+    (read(table, index), entry_address(table, index))
 }
 
 /// True if guest frame `frame` is a table that Xen guards: it is mapped read-only.
 #[inline]
 pub fn is_guarded(frame: u64) -> bool {
-    read(run().leaves + frame / ENTRIES, frame % ENTRIES) & pte::WRITE == 0
+    let (table, index) = run().plan.at_leaf(frame);
+    read(table, index) & pte::WRITE == 0
 }

@@ -39,6 +39,15 @@ pub fn machine(number: u64) -> Option<u64> {
     (frame != NOTHING).then_some(frame)
 }
 
+/// Changes what is at guest frame `number`, which is in the list.
+pub fn set(number: u64, machine: Option<u64>) {
+    assert!(number < count(), "guest frame {number:#x} is not in the list");
+    // SAFETY: within the list.
+    unsafe {
+        (*LIST.load(Ordering::Relaxed).add(number as usize)).store(machine.unwrap_or(NOTHING), Ordering::Relaxed)
+    };
+}
+
 /// The machine's number of a frame that must be there.
 #[inline]
 pub fn of(at: PhysAddr) -> u64 {

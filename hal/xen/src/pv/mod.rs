@@ -2,6 +2,7 @@
 //! checks. `docs/architecture.md` tells how the application runs there.
 
 mod area;
+mod balloon;
 mod builder;
 mod clock;
 mod cpu;

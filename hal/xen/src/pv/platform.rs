@@ -3,19 +3,21 @@
 use alloc::vec::Vec;
 
 use hal_core::bus::BusDevice;
+use hal_core::device::BalloonDevice;
 use hal_core::interrupt::{Handler, MsiMessage};
 use hal_core::{
     Backend, BootInfo, Buses, Clock, Console, Cpu, Entropy, Error, Interrupts, Mmu, Platform, Power, Result,
 };
 use hal_x86::entropy::CpuEntropy;
 
+use super::balloon::PvBalloon;
 use super::clock::PvClock;
 use super::cpu::PvCpus;
 use super::mmu::PvMmu;
-use super::{builder, cpu, start};
+use super::{cpu, start};
 use crate::console::RingConsole;
 use crate::power::XenPower;
-use crate::{bus, clock, control, features, store};
+use crate::{balloon, bus, clock, control, features, store};
 
 /// A Xen PV guest. No other backend can be right if the entry was this one's.
 pub static PV: Backend = Backend { name: "xen-pv", detect: |_| start::entered().then_some(100), init: |_| &PLATFORM };
@@ -57,10 +59,14 @@ impl Platform for PvPlatform {
         clock::init()?;
         cpu::init()?;
         let info = start::info();
-        let page = builder::machine_page(info.store_frame) as *const crate::wire::Interface;
-        // SAFETY: the builder mapped the page, and it stays mapped.
-        if let Err(error) = store::init(unsafe { &*page }, info.store_port).and_then(|()| control::init()) {
-            log::warn!("the XenStore does not work ({error:?}): Xen's devices are not used");
+        balloon::set_frames(info.pages);
+        // SAFETY: the page was mapped at the start, and stays so; all its fields are atomic.
+        match store::init(unsafe { &*start::store_page() }, info.store_port).and_then(|()| control::init()) {
+            Ok(()) => {
+                cpu::leave_out_offline();
+                balloon::init()?;
+            }
+            Err(error) => log::warn!("the XenStore does not work ({error:?}): Xen's devices are not used"),
         }
         let (major, minor) = features::version();
         log::info!(
@@ -72,6 +78,9 @@ impl Platform for PvPlatform {
         Ok(())
     }
 
+    fn balloon(&self) -> Option<&'static dyn BalloonDevice> {
+        store::is_up().then_some(&PvBalloon)
+    }
     fn deferred(&self) {
         store::service();
     }

@@ -17,8 +17,9 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 /// How long to wait before looking again.
 const WAIT_NS: u64 = 200_000;
 
-/// `VGCF_in_kernel`, `VGCF_failsafe_disables_events`, `VGCF_syscall_disables_events`, `VGCF_online`.
-const FLAGS: u64 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
+/// `VGCF_in_kernel`, `VGCF_failsafe_disables_events`, `VGCF_syscall_disables_events`. Not `VGCF_online`: Xen would take the VCPU
+/// for one that runs already, and `VCPUOP_up` would not wake it.
+const FLAGS: u64 = 1 << 2 | 1 << 3 | 1 << 4;
 
 /// `struct cpu_user_regs` from `rip` on; before it are 15 registers and the vector's two words.
 #[repr(C)]
