@@ -20,6 +20,9 @@ use crate::sched;
 use crate::sched::wait::WaitQueue;
 use crate::sched::work::{self, WorkId};
 
+/// How often a disk is looked at that does not say that it is done.
+const LOOK_NS: u64 = 1_000_000_000;
+
 static DISKS: Once<Vec<Arc<Disk>>> = Once::new();
 static WORK: Once<WorkId> = Once::new();
 
