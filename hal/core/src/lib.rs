@@ -55,6 +55,10 @@ pub type Result<T> = core::result::Result<T, Error>;
 pub trait Platform: Sync {
     /// Short name for the log and `/sys/hypervisor`: "kvm", "xen-pv", "pc".
     fn name(&self) -> &'static str;
+    /// What told that this platform is there, for `/sys/hypervisor`: a CPUID signature, the entry point, firmware's words.
+    fn told_by(&self) -> &'static str {
+        ""
+    }
     /// Second half of bringing the platform up, when the heap works: firmware tables, interrupt controllers, clock.
     /// Called once, on the boot CPU, after [`set_kernel`]; interrupts are still disabled.
     fn setup(&self, info: &'static BootInfo) -> Result<()>;
@@ -74,6 +78,8 @@ pub trait Platform: Sync {
     fn power(&self) -> &'static dyn Power;
     /// Randomness of the CPU or the hypervisor.
     fn entropy(&self) -> &'static dyn Entropy;
+    /// What [`Kernel::defer`] was called for. No lock is held; may take locks and wake threads, must not sleep.
+    fn deferred(&self) {}
     /// Gives memory back and takes it again without a device, where the hypervisor has such a call.
     fn balloon(&self) -> Option<&'static dyn device::BalloonDevice> {
         None
@@ -102,14 +108,27 @@ pub trait Kernel: Sync {
     fn kernel_page_fault(&self, fault: &cpu::PageFault, ip: u64) -> Option<u64>;
     /// An exception in kernel code that nothing can repair.
     fn fatal(&self, trap: &cpu::KernelTrap) -> !;
+    /// Calls [`Platform::deferred`] soon, outside of interrupts. May be called in one.
+    fn defer(&self);
     /// The host asks the guest to shut down (ACPI power button, control/shutdown). May run in an interrupt.
     fn shutdown_requested(&self);
 }
 
 static DEVICE_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
 static EARLY_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
+static SCREEN: spin::Once<&'static dyn power::Screen> = spin::Once::new();
 static PLATFORM: spin::Once<&'static dyn Platform> = spin::Once::new();
 static KERNEL: spin::Once<&'static dyn Kernel> = spin::Once::new();
+
+/// Sets the screen for panics and refusals. Called by the boot code, where there is one that shows text.
+pub fn set_screen(screen: &'static dyn power::Screen) {
+    SCREEN.call_once(|| screen);
+}
+
+/// The screen, if there is one.
+pub fn screen() -> Option<&'static dyn power::Screen> {
+    SCREEN.get().copied()
+}
 
 /// Sets the console to use until the platform is known. Called by the boot code before the kernel.
 pub fn set_early_console(console: &'static dyn Console) {

@@ -2,15 +2,10 @@
 //! without it elsewhere (QEMU's TCG, a hypervisor that nobody here knows).
 #![no_std]
 
-#[cfg(test)]
-extern crate std;
-
-pub mod signature;
-
 #[cfg(target_os = "none")]
 mod platform;
 #[cfg(target_os = "none")]
 mod pvclock;
 
 #[cfg(target_os = "none")]
-pub use platform::{KVM, PC};
+pub use platform::{KVM, PC, start_clock};

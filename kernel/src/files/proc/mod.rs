@@ -12,8 +12,10 @@ use core::fmt::Write;
 use base::time::now_ns;
 use base::{Errno, Result};
 use fs::synth::{dir, dynamic, file, fixed, link};
+use fs::types::{major, minor};
 use fs::{FileType, Inode};
 
+use crate::devices::volume::volumes;
 use crate::process::{ids, tree as processes};
 use crate::{mm, sched};
 
@@ -46,7 +48,7 @@ pub fn tree() -> Node {
         ("modules", fixed("")),
         ("mounts", link(|| Ok(b"self/mounts".to_vec()))),
         ("net", link(|| Ok(b"self/net".to_vec()))),
-        ("partitions", fixed("major minor  #blocks  name\n\n")),
+        ("partitions", text(partitions)),
         ("stat", text(stat)),
         ("swaps", fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("sys", sysctl::tree()),
@@ -60,6 +62,15 @@ pub fn tree() -> Node {
         names.sort_unstable();
         Ok(names.iter().map(|pid| (format!("{pid}").into_bytes(), FileType::Directory)).collect())
     })
+}
+
+fn partitions() -> String {
+    let mut out = String::from("major minor  #blocks  name\n\n");
+    for volume in volumes() {
+        let (major, minor) = (major(volume.device()), minor(volume.device()));
+        let _ = writeln!(out, "{major:4}  {minor:7} {:>10} {}", volume.len() >> 10, volume.name());
+    }
+    out
 }
 
 fn own_pid() -> Result<u32> {
@@ -350,6 +361,5 @@ fn vmstat() -> String {
     )
 }
 
-const DEVICES: &str =
-    "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n";
+const DEVICES: &str = "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n254 vd\n259 blkext\n";
 const FILESYSTEMS: &str = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevpts\nnodev\toverlay\n\terofs\n";

@@ -1,9 +1,6 @@
 //! The hypervisor's CPUID leaves: a signature every 0x100 from 0x40000000 on (a hypervisor that imitates another
 //! one puts its own behind). Pure, given a function that executes CPUID.
 
-/// KVM's signature (Linux Documentation/virt/kvm/x86/cpuid.rst).
-pub const KVM: &[u8; 12] = b"KVMKVMKVM\0\0\0";
-
 /// First and last leaf looked at.
 const FIRST: u32 = 0x4000_0000;
 const LAST: u32 = 0x4001_0000;
@@ -25,6 +22,8 @@ pub fn find(signature: &[u8; 12], cpuid: impl Fn(u32) -> [u32; 4]) -> Option<u32
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KVM: &[u8; 12] = b"KVMKVMKVM\0\0\0";
 
     fn words(signature: &[u8; 12]) -> [u32; 3] {
         let word = |i: usize| u32::from_le_bytes([signature[i], signature[i + 1], signature[i + 2], signature[i + 3]]);
