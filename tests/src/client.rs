@@ -1,8 +1,19 @@
 //! Small clients of our own: HTTP/1.1 with keep-alive, the Redis protocol, lines of text. They check every byte.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+/// Whom to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+impl From<u16> for Peer {
+    /// A port of this machine.
+    fn from(port: u16) -> Peer {
+        Peer(([127, 0, 0, 1], port).into())
+    }
+}
 
 /// A connection with time limits.
 pub struct Wire {
@@ -10,9 +21,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects to a port of this machine.
-    pub fn dial(port: u16) -> Result<Wire, String> {
-        let address = ([127, 0, 0, 1], port).into();
+    /// Connects.
+    pub fn dial(peer: impl Into<Peer>) -> Result<Wire, String> {
+        let Peer(address) = peer.into();
         let stream =
             TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|e| format!("connect: {e}"))?;
         let limit = Some(Duration::from_secs(20));
@@ -91,8 +102,8 @@ impl Wire {
 }
 
 /// One HTTP request on a connection of its own, which must give 200.
-pub fn http_get(port: u16, path: &str) -> Result<Vec<u8>, String> {
-    match Wire::dial(port)?.get(path)? {
+pub fn http_get(peer: impl Into<Peer>, path: &str) -> Result<Vec<u8>, String> {
+    match Wire::dial(peer)?.get(path)? {
         (200, body) => Ok(body),
         (code, body) => {
             Err(format!("{path}: status {code}: {}", String::from_utf8_lossy(&body[..body.len().min(200)])))
@@ -133,8 +144,8 @@ pub struct Redis(pub Wire);
 
 impl Redis {
     /// Connects.
-    pub fn dial(port: u16) -> Result<Redis, String> {
-        Wire::dial(port).map(Redis)
+    pub fn dial(peer: impl Into<Peer>) -> Result<Redis, String> {
+        Wire::dial(peer).map(Redis)
     }
 
     /// Sends a command and gives its answer.

@@ -13,6 +13,7 @@ pub mod compile;
 pub mod conformance;
 pub mod disk;
 pub mod e2e;
+pub mod network;
 pub mod options;
 pub mod report;
 pub mod robust;

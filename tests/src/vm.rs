@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::client::Peer;
+use crate::network::Network;
 use crate::options::{Options, Place};
 use crate::report::{Bad, Outcome};
 use crate::run::{Group, Scratch, code_of, free_port, retry, tail};
@@ -35,6 +37,8 @@ pub struct Spec {
     pub limit: Duration,
     /// Its stdin is a pipe.
     pub stdin: bool,
+    /// A tap device to use instead of QEMU's network, whose listener takes two connections at a time.
+    pub network: Option<Arc<Network>>,
 }
 
 impl Spec {
@@ -48,6 +52,10 @@ impl Spec {
             limit: Duration::from_secs(120),
             ..Spec::default()
         }
+    }
+
+    fn has_tap(&self) -> bool {
+        matches!(self.network.as_deref(), Some(Network::Tap(..)))
     }
 
     /// It serves at this port.
@@ -84,8 +92,10 @@ pub struct Vm {
     name: String,
     deadline: Instant,
     started: Instant,
-    /// The port of this machine that reaches it.
+    /// The port that reaches it.
     pub port: u16,
+    /// The same with the address: this machine's, or the guest's own on a tap device.
+    pub peer: Peer,
     /// Its stdin, when it was asked for.
     pub stdin: Option<ChildStdin>,
 }
@@ -96,6 +106,7 @@ impl Vm {
         let port = match (place, spec.port) {
             (_, None) => 0,
             (Place::Host, Some(port)) => port,
+            (Place::Vm { .. }, Some(port)) if spec.has_tap() => port,
             (Place::Vm { .. }, Some(_)) => free_port()?,
         };
         let command = match place {
@@ -133,6 +144,10 @@ impl Vm {
             deadline: started + spec.limit,
             started,
             port,
+            peer: match spec.network.as_deref() {
+                Some(network @ Network::Tap(..)) => Peer(network.peer(port)?),
+                _ => Peer::from(port),
+            },
             stdin,
         })
     }
@@ -268,7 +283,9 @@ fn coracle(options: &Options, machine: &str, cpus: u32, spec: &Spec, port: u16) 
     if let Some(kernel) = &options.kernel {
         c.arg("--kernel").arg(kernel);
     }
-    if let Some(guest) = spec.port {
+    if let Some(network @ Network::Tap(name, _)) = spec.network.as_deref() {
+        c.args(["--net", &format!("tap={name}"), "--ip", &network.ip_option()]);
+    } else if let Some(guest) = spec.port {
         c.args(["-p", &format!("127.0.0.1:{port}:{guest}")]);
     }
     for (key, value) in &spec.env {

@@ -205,8 +205,8 @@ pub fn account_user() {
 /// Attributes the running thread's time since the last call; `user` if the application was interrupted.
 pub(super) fn account(cpu: &CpuLocal, thread: &Thread, now: u64, user: bool) -> u64 {
     let delta = now.saturating_sub(cpu.accounted.swap(now, Ordering::Relaxed));
-    let (own, total) = if user { (&thread.user_ns, &cpu.user_ns) } else { (&thread.system_ns, &cpu.system_ns) };
-    own.fetch_add(delta, Ordering::Relaxed);
+    let total = if user { &cpu.user_ns } else { &cpu.system_ns };
+    thread.count(delta, now, user);
     total.store(total.load(Ordering::Relaxed) + delta, Ordering::Relaxed);
     delta
 }

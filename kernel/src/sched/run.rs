@@ -10,7 +10,7 @@ use hal_core::percpu;
 
 use super::cpu::{self, CpuLocal, RESCHEDULE, SIGNAL};
 use super::queue::ThreadRef;
-use super::thread::{BLOCKED, DEAD, RUNNABLE, RUNNING, Thread};
+use super::thread::{BLOCKED, DEAD, OFF_CPU, RUNNABLE, RUNNING, Thread};
 use super::{current, timer, work};
 
 /// How long a thread runs while others wait, ns.
@@ -154,6 +154,8 @@ fn switch_to(cpu: &CpuLocal, previous: &'static Thread, next: &'static Thread) {
         core::hint::spin_loop();
     }
     next.on_cpu.store(true, Ordering::Relaxed);
+    previous.counted_to.store(OFF_CPU, Ordering::Release);
+    next.counted_to.store(cpu.accounted.load(Ordering::Relaxed), Ordering::Release);
     next.cpu.store(percpu::cpu_id() as u32, Ordering::Relaxed);
     if next.space_for_switch().is_some() || previous.state.load(Ordering::Relaxed) == DEAD {
         // A thread without a space runs on the loaded one: it only uses the kernel's half.
@@ -215,6 +217,7 @@ pub(super) extern "C" fn thread_main(_argument: usize) -> ! {
 /// Waits once for something to do; interrupts are off before and after.
 fn idle_once(cpu: &CpuLocal) {
     let start = now_ns();
+    current().counted_to.store(OFF_CPU, Ordering::Release);
     // Ordered against `enqueue`: it queues and then looks at `idle`; we say idle and then look at the queue.
     cpu.idle.store(true, Ordering::SeqCst);
     let due = || {
@@ -239,6 +242,7 @@ fn idle_once(cpu: &CpuLocal) {
     cpu.idle.store(false, Ordering::SeqCst);
     let now = now_ns();
     cpu.accounted.store(now, Ordering::Relaxed);
+    current().counted_to.store(now, Ordering::Release);
     cpu.idle_ns.store(cpu.idle_ns.load(Ordering::Relaxed) + (now - start), Ordering::Relaxed);
     hal::irq_restore(true);
     work::run_pending();

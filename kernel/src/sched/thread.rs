@@ -61,6 +61,11 @@ impl Drop for FpuArea {
     }
 }
 
+/// [`Thread::counted_to`] of a thread that does not run, or whose CPU idles on its stack.
+pub(super) const OFF_CPU: u64 = 0;
+/// [`Thread::counted_to`] while its times are written.
+const COUNTING: u64 = u64::MAX;
+
 /// A thread, of a process or of the kernel.
 pub struct Thread {
     /// Thread id; 0 for kernel threads.
@@ -83,6 +88,8 @@ pub struct Thread {
     /// Run time in ns, in the application and in the kernel (attributed at interrupts and switches).
     pub(super) user_ns: AtomicU64,
     pub(super) system_ns: AtomicU64,
+    /// Up to when these count while it runs, ns; [`OFF_CPU`] or [`COUNTING`].
+    pub(super) counted_to: AtomicU64,
     /// Switches by its own will and by preemption.
     pub(super) voluntary: AtomicU64,
     pub(super) involuntary: AtomicU64,
@@ -131,6 +138,7 @@ impl Thread {
             affinity: [const { AtomicU64::new(u64::MAX) }; hal::MAX_CPUS / 64],
             user_ns: AtomicU64::new(0),
             system_ns: AtomicU64::new(0),
+            counted_to: AtomicU64::new(OFF_CPU),
             voluntary: AtomicU64::new(0),
             involuntary: AtomicU64::new(0),
             interrupted: AtomicBool::new(false),
@@ -342,11 +350,31 @@ impl Thread {
     }
 
     /// Nanoseconds run in the application and in the kernel.
+    ///
+    /// While it runs on another CPU, the time since that CPU's last interrupt or switch, which may be long ago, counts as the
+    /// application's.
     pub fn cpu_times(&self) -> (u64, u64) {
         if core::ptr::eq(self, super::current()) {
             super::cpu::account_now();
         }
-        (self.user_ns.load(Ordering::Relaxed), self.system_ns.load(Ordering::Relaxed))
+        loop {
+            let to = self.counted_to.load(Ordering::Acquire);
+            let (user, system) = (self.user_ns.load(Ordering::Relaxed), self.system_ns.load(Ordering::Relaxed));
+            core::sync::atomic::fence(Ordering::Acquire);
+            if to == COUNTING || to != self.counted_to.load(Ordering::Relaxed) {
+                core::hint::spin_loop();
+                continue;
+            }
+            let live = if to == OFF_CPU { 0 } else { base::time::now_ns().saturating_sub(to) };
+            return if self.has_user_state() { (user + live, system) } else { (user, system + live) };
+        }
+    }
+
+    /// Adds `ns` to its times, which count up to `now` then; by its CPU alone, interrupts off.
+    pub(super) fn count(&self, ns: u64, now: u64, user: bool) {
+        self.counted_to.store(COUNTING, Ordering::Relaxed);
+        (if user { &self.user_ns } else { &self.system_ns }).fetch_add(ns, Ordering::AcqRel);
+        self.counted_to.store(now, Ordering::Release);
     }
 
     /// Voluntary and involuntary switches.

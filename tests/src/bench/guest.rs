@@ -1,7 +1,7 @@
 //! One QEMU line for both systems: only `-kernel`, `-initrd` and `-append` differ.
 
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -9,76 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::System;
-use crate::run::{Group, free_port, must, which};
-
-const MAC: &str = "52:54:00:43:4f:52";
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 213, 77, 2);
-const HOST: Ipv4Addr = Ipv4Addr::new(10, 213, 77, 1);
-
-/// How the guests are reached.
-pub enum Network {
-    /// A tap device of ours, which goes away with this value.
-    Tap(String),
-    /// QEMU's own network, where a tap device cannot be had: much slower, and told in the table.
-    User,
-}
-
-impl Network {
-    /// A tap device when this process may make one. The guest's hardware address is pinned: a lost ARP request would
-    /// hide a whole second.
-    pub fn set_up() -> Network {
-        let name = format!("corb{}", std::process::id() % 100_000);
-        let ip = |args: &[&str]| must(Command::new("ip").args(args), Duration::from_secs(10));
-        let made = ip(&["tuntap", "add", "dev", &name, "mode", "tap"])
-            .and_then(|_| ip(&["addr", "add", &format!("{HOST}/24"), "dev", &name]))
-            .and_then(|_| ip(&["link", "set", &name, "up"]))
-            .and_then(|_| {
-                ip(&["neigh", "replace", &GUEST.to_string(), "lladdr", MAC, "dev", &name, "nud", "permanent"])
-            });
-        match made {
-            Ok(_) => Network::Tap(name),
-            Err(why) => {
-                eprintln!(
-                    "bench: no tap device ({}); QEMU's own network instead",
-                    why.lines().next().unwrap_or_default()
-                );
-                Network::User
-            }
-        }
-    }
-
-    /// The guest's address and prefix.
-    pub fn guest(&self) -> String {
-        match self {
-            Network::Tap(_) => format!("{GUEST}/24"),
-            Network::User => "10.0.2.15/24".into(),
-        }
-    }
-
-    /// The value of Coracle's `ip=`.
-    pub fn ip_option(&self) -> String {
-        match self {
-            Network::Tap(_) => format!("{GUEST}/24,{HOST}"),
-            Network::User => "10.0.2.15/24,10.0.2.2,10.0.2.3".into(),
-        }
-    }
-
-    /// In words.
-    pub fn words(&self) -> &'static str {
-        match self {
-            Network::Tap(_) => "virtio-net on a tap device",
-            Network::User => "virtio-net on QEMU's user network",
-        }
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        if let Network::Tap(name) = self {
-            let _ = must(Command::new("ip").args(["link", "del", name]), Duration::from_secs(10));
-        }
-    }
-}
+use crate::network::{MAC, Network};
+use crate::run::{Group, which};
 
 /// What to boot.
 pub struct Boot<'a> {
@@ -156,13 +88,15 @@ impl Guest {
         c.args(["-append", append.trim()]);
         let disk = format!("if=none,id=root,format=raw,readonly=on,file.locking=off,file={}", disk.display());
         c.args(["-drive", &disk, "-device", "virtio-blk-pci,drive=root"]);
-        let mut address = SocketAddr::new(IpAddr::V4(GUEST), boot.port.unwrap_or(0));
+        let address = match boot.network {
+            Some(network) => network.peer(boot.port.unwrap_or(1))?,
+            None => SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
         match boot.network {
-            Some(Network::Tap(name)) => {
+            Some(Network::Tap(name, _)) => {
                 c.args(["-netdev", &format!("tap,id=net0,ifname={name},script=no,downscript=no")]);
             }
             Some(Network::User) => {
-                address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port()?);
                 c.args(["-netdev", &format!("user,id=net0,hostfwd=tcp:{address}-:{}", boot.port.unwrap_or(1))]);
             }
             None => {}

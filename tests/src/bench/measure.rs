@@ -7,12 +7,13 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::guest::{Boot, Guest, Network};
+use super::guest::{Boot, Guest};
 use super::linux::{self, Kernel};
 use super::table::{Better, Table};
 use super::{System, Workload, coracle};
 use crate::compile::{Variant, c_program, folder, output};
 use crate::e2e::http::nginx_conf;
+use crate::network::Network;
 use crate::run::{Scratch, must, tail, which};
 
 /// All that a measurement needs.

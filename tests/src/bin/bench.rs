@@ -5,11 +5,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use tests::bench::System;
-use tests::bench::guest::Network;
 use tests::bench::linux;
 use tests::bench::measure::{Bench, plugin};
 use tests::bench::table::Table;
 use tests::compile::folder;
+use tests::network::Network;
 use tests::run::{Scratch, must};
 
 const USAGE: &str = "usage: bench [--runs N] [--only PART] [--system linux|coracle] [--write]
@@ -91,7 +91,7 @@ fn run(wanted: Wanted) -> Result<bool, String> {
         linux: linux::kernel()?,
         kernel,
         coracle,
-        network: Network::set_up(),
+        network: Network::set_up(1).pin(),
         plugin: plugin()?,
         scratch: Scratch::new("bench")?,
         systems: wanted.systems,

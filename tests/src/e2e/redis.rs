@@ -34,9 +34,9 @@ pub fn spec(place: &Place) -> Result<Spec, crate::report::Bad> {
 
 /// Waits until Redis answers.
 pub fn connect(vm: &mut Vm) -> Result<Redis, String> {
-    let port = vm.port;
+    let peer = vm.peer;
     vm.until("first PONG", |_| {
-        let mut redis = Redis::dial(port)?;
+        let mut redis = Redis::dial(peer)?;
         redis.0.read_limit(Duration::from_millis(2000))?;
         redis.expect(&["PING"], "PONG")?;
         redis.0.read_limit(Duration::from_secs(20))?;

@@ -153,7 +153,6 @@ impl PciTransport {
         };
         Some((|| {
             let common = map(common)?;
-            let queues = common.read16(common::NUM_QUEUES).min(MAX_QUEUES);
             Ok(Self {
                 pci: pci.clone(),
                 device_type,
@@ -162,7 +161,7 @@ impl PciTransport {
                 device: places.device.map(map).transpose()?,
                 notify: map(notify)?,
                 notify_multiplier,
-                doorbells: (0..queues).map(|_| AtomicU32::new(u32::MAX)).collect(),
+                doorbells: (0..MAX_QUEUES).map(|_| AtomicU32::new(u32::MAX)).collect(),
                 vectors: Vectors::new(),
                 messages,
                 select: IrqLock::new(()),
@@ -200,7 +199,8 @@ impl Transport for PciTransport {
         self.common.write8(common::STATUS, status);
     }
     fn queue_size(&self, queue: u16) -> u16 {
-        if usize::from(queue) >= self.doorbells.len() {
+        // Asked anew each time: the number may grow with the features that were agreed on (QEMU's network).
+        if queue >= self.common.read16(common::NUM_QUEUES).min(MAX_QUEUES) {
             return 0;
         }
         let _one = self.select.lock();

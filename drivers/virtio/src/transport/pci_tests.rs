@@ -128,6 +128,11 @@ fn registers_are_where_the_capabilities_say() {
     assert_eq!((word(32), word(36)), (0x2345_6000, 1));
     assert_eq!(word(24), 32 | u32::from(NO_VECTOR) << 16);
     assert_eq!(word(28) & 0xffff, 1, "enabled");
+    // A device may have more queues once it knows the features.
+    // SAFETY: as above.
+    unsafe { ((memory + 16) as *mut u32).write_volatile(2 << 16) };
+    assert_eq!((t.queue_size(1), t.queue_size(2)), (32, 0));
+    t.start_queue(1, &ring).unwrap();
 }
 
 #[test]
