@@ -20,3 +20,4 @@ pub mod robust;
 pub mod run;
 pub mod soak;
 pub mod vm;
+pub mod volumes;

@@ -329,3 +329,6 @@ pub(crate) mod num {
         b[at..at + bytes.len()].copy_from_slice(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;

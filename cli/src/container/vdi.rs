@@ -43,7 +43,8 @@ pub fn write(disk: &dyn Disk, out: &mut File, progress: &mut dyn FnMut(u64)) -> 
     let mut h = vec![0; HEADER];
     put(&mut h, 0, b"<<< Coracle VM disk image >>>\n");
     let words = [(64, SIGNATURE), (68, VERSION), (72, 400), (76, DYNAMIC), (340, map_at as u32), (344, data as u32)];
-    let more = [(360, 512), (376, BLOCK as u32), (384, blocks as u32), (388, used)];
+    // Both geometries: zero cylinders leave the rest to the reader, the sector size counts.
+    let more = [(360, 512), (468, 512), (376, BLOCK as u32), (384, blocks as u32), (388, used)];
     for (at, value) in words.into_iter().chain(more) {
         put(&mut h, at, &value.to_le_bytes());
     }

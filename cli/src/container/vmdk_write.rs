@@ -8,9 +8,10 @@ use std::os::unix::fs::FileExt;
 use anyhow::Result;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use fs::partition::Guid;
 
 use super::num::{le32, put};
-use super::{Contents, Disk, each_piece};
+use super::{Contents, Disk, each_piece, identifier};
 
 const SECTOR: u64 = 512;
 /// Sectors of a grain.
@@ -64,14 +65,22 @@ fn marker(sectors: u64, kind: u32) -> Vec<u8> {
 }
 
 /// The text that describes the disk. The geometry is what VMware computes for LSI controllers, and takes for any.
-fn descriptor(capacity: u64, id: u32) -> Vec<u8> {
+/// VirtualBox looks for the identifiers.
+fn descriptor(capacity: u64, contents: &[u8]) -> Vec<u8> {
+    // All ones stand for "none".
+    let id = le32(contents, 0) & 0x7fff_ffff;
+    let [image, modification] =
+        ["VMDK", "VMDK modification"].map(|what| Guid::new(u128::from_be_bytes(identifier(contents, what))));
+    let none = Guid::default();
     let cylinders = (capacity / (255 * 63)).clamp(1, 65535);
     let text = format!(
         "# Disk DescriptorFile\nversion=1\nCID={id:08x}\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n\n\
          # Extent description\nRDONLY {capacity} SPARSE \"disk.vmdk\"\n\n\
          # The Disk Data Base\n#DDB\n\n\
          ddb.adapterType = \"lsilogic\"\nddb.geometry.cylinders = \"{cylinders}\"\nddb.geometry.heads = \"255\"\n\
-         ddb.geometry.sectors = \"63\"\nddb.virtualHWVersion = \"10\"\n"
+         ddb.geometry.sectors = \"63\"\nddb.virtualHWVersion = \"10\"\n\
+         ddb.uuid.image=\"{image}\"\nddb.uuid.modification=\"{modification}\"\n\
+         ddb.uuid.parent=\"{none}\"\nddb.uuid.parentmodification=\"{none}\"\n"
     );
     let mut bytes = text.into_bytes();
     bytes.resize((DESCRIPTOR * SECTOR) as usize, 0);
@@ -157,10 +166,8 @@ pub fn write(disk: &dyn Disk, out: &mut File, base: u64, progress: &mut dyn FnMu
     let out = stream.out;
 
     let contents = contents.finish();
-    // All ones stand for "none".
-    let id = le32(&contents, 0) & 0x7fff_ffff;
     out.write_all_at(&header(capacity, AT_END), base)?;
-    out.write_all_at(&descriptor(capacity, id), base + SECTOR)?;
+    out.write_all_at(&descriptor(capacity, &contents), base + SECTOR)?;
     out.set_len(base + len)?;
     Ok(Written { len, populated })
 }

@@ -1,10 +1,10 @@
-//! Runs test suites: `harness boot disk conformance e2e robust soak`. The exit code is 0 when everything passed.
+//! Runs test suites: `harness boot disk volumes conformance e2e robust soak`. The exit code is 0 when everything passed.
 
 use std::process::ExitCode;
 
 use tests::options::Options;
 use tests::report::Suite;
-use tests::{boot, conformance, disk, e2e, robust, soak};
+use tests::{boot, conformance, disk, e2e, robust, soak, volumes};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             "disk" => disk::suite(&options),
             "e2e" => e2e::suite(&options),
             "robust" => robust::suite(&options),
+            "volumes" => volumes::suite(&options),
             _ => soak::suite(&options),
         };
         good &= result.unwrap_or_else(|why| {
