@@ -4,8 +4,7 @@ use hal_core::bus::Driver;
 use hal_core::{Backend, BootInfo, Platform};
 
 /// Device drivers; each device is offered to them in this order.
-pub static DRIVERS: &[&dyn Driver] =
-    &[&virtio::DRIVER, &vmware::DRIVER, &intel::DRIVER, &ahci::DRIVER, &nvme::DRIVER];
+pub static DRIVERS: &[&dyn Driver] = &[&virtio::DRIVER, &vmware::DRIVER, &intel::DRIVER, &ahci::DRIVER, &nvme::DRIVER];
 
 /// Every backend. The one whose `detect` is surest is taken; the plain PC always can.
 static BACKENDS: &[&Backend] = &[&hal_vmware::VMWARE, &hal_virtualbox::VIRTUALBOX, &hal_kvm::KVM, &hal_kvm::PC];
