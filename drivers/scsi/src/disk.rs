@@ -73,6 +73,7 @@ impl Disk {
             }
             _ if !buffers.is_empty() => Err(Error::Invalid),
             BlockOp::Flush => Ok(plain(Cdb::synchronize_cache())),
+            BlockOp::Discard(_) if self.discard == Discard::None => Err(Error::Unsupported),
             BlockOp::Discard(bytes) => {
                 check_request(caps, position, bytes)?;
                 let (block, count) = (position / block_size, bytes / block_size);

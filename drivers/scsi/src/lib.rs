@@ -17,6 +17,13 @@ mod scan;
 pub mod sense;
 mod task;
 
+#[cfg(any(test, feature = "fake"))]
+pub mod exercise;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use cdb::Cdb;
 pub use disk::Disk;
 pub use scan::scan;

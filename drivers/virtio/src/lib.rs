@@ -27,6 +27,8 @@ mod transport;
 pub mod fake;
 #[cfg(any(test, feature = "fake"))]
 pub mod fuzz;
+#[cfg(any(test, feature = "fake"))]
+pub mod scsi_fake;
 
 use alloc::sync::Arc;
 use alloc::vec;

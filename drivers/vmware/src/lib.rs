@@ -10,6 +10,8 @@ extern crate alloc;
 #[cfg(any(test, feature = "fake"))]
 extern crate std;
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fuzz;
 mod interrupts;
 mod pvscsi;
 mod vmxnet3;

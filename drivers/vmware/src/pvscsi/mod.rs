@@ -2,7 +2,11 @@
 //! that come and go, is not set up: nobody could act on them.
 
 mod abi;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -202,6 +206,8 @@ impl Host for Adapter {
             }
             if let Some(code) = queue.start_waiting() {
                 self.kick(&queue.rings, code);
+                // Many adapters are done when the doorbell returns.
+                continue;
             }
             return;
         }

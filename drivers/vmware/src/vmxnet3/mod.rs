@@ -3,8 +3,12 @@
 
 mod abi;
 mod completions;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod rx;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 use alloc::boxed::Box;

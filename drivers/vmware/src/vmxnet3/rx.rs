@@ -31,6 +31,8 @@ struct Ring {
     filled: u16,
     /// How many there shall be.
     target: u16,
+    /// How many came back since the driver last caught up with the device.
+    streak: u16,
     /// Where the next one goes, and the generation there.
     fill: u16,
     generation: bool,
@@ -48,6 +50,7 @@ impl Ring {
             next: 0,
             filled: 0,
             target,
+            streak: 0,
             fill: 0,
             generation: true,
             start,
@@ -72,6 +75,20 @@ impl Ring {
         if self.fill == RING {
             self.fill = 0;
             self.generation = !self.generation;
+        }
+    }
+
+    /// Some buffers came back. If the device used most of what it had before the driver caught up, it gets more.
+    fn taken(&mut self, count: u16, caught_up: bool) {
+        self.streak = self.streak.saturating_add(count);
+        if self.streak > self.target / 2 {
+            self.target = self.target.saturating_mul(2).min(RING - 1);
+        }
+        if caught_up {
+            self.streak = 0;
+        }
+        if count > 0 {
+            self.top_up();
         }
     }
 
@@ -168,24 +185,19 @@ impl Rx {
     pub fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(NetBuf)) -> (usize, bool) {
         let mut frames = 0;
         let mut taken = [0; 2];
-        let before = [self.rings[0].filled, self.rings[1].filled];
-        while frames < budget
-            && self.broken.is_none()
-            && let Some(words) = self.completions.pop()
-        {
+        let mut caught_up = false;
+        while frames < budget && self.broken.is_none() {
+            let Some(words) = self.completions.pop() else {
+                caught_up = true;
+                break;
+            };
             if let Some(ring) = self.ring_of(words) {
                 taken[ring] += 1;
                 frames += usize::from(self.piece(ring, words, sink));
             }
         }
-        for (ring, (taken, before)) in self.rings.iter_mut().zip(taken.into_iter().zip(before)) {
-            // The device used most of what it had: it gets more.
-            if taken > before / 2 {
-                ring.target = ring.target.saturating_mul(2).min(RING - 1);
-            }
-            if taken > 0 {
-                ring.top_up();
-            }
+        for (ring, count) in self.rings.iter_mut().zip(taken) {
+            ring.taken(count, caught_up);
         }
         (frames, taken != [0, 0])
     }
