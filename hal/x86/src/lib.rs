@@ -8,6 +8,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod dmi;
 pub mod memmap;
 pub mod mmio_line;
 pub mod pvclock;
@@ -46,13 +47,21 @@ pub mod mmio;
 #[cfg(target_os = "none")]
 pub mod paging;
 #[cfg(target_os = "none")]
+pub mod patch;
+#[cfg(target_os = "none")]
 pub mod pc;
 #[cfg(target_os = "none")]
 pub mod pci;
 #[cfg(target_os = "none")]
+pub mod platform;
+#[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+pub mod power_button;
+#[cfg(target_os = "none")]
 pub mod rtc;
+#[cfg(target_os = "none")]
+pub mod screen;
 #[cfg(target_os = "none")]
 pub mod serial;
 #[cfg(target_os = "none")]

@@ -43,7 +43,9 @@ pub fn system_time(ns: u64) -> u64 {
 fn again(_now: u64) {
     if let Some(now) = shared::vcpu(0).and_then(|part| part.time.read()) {
         let now = now.through(tsc());
-        PARAMS.update(now.tsc, now.ns.saturating_sub(START.load(Ordering::Relaxed)), now.mult, now.shift);
+        // Xen's corrections may put the time back a little; the kernel's never goes back.
+        let ns = now.ns.saturating_sub(START.load(Ordering::Relaxed)).max(PARAMS.ns_at(now.tsc));
+        PARAMS.update(now.tsc, ns, now.mult, now.shift);
     }
 }
 

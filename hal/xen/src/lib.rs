@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod abi;
+pub mod plan;
 pub mod services;
 pub mod wire;
 
@@ -37,6 +38,8 @@ pub mod hypercall;
 pub mod mode;
 #[cfg(target_os = "none")]
 pub mod power;
+#[cfg(target_os = "none")]
+pub mod pv;
 #[cfg(target_os = "none")]
 pub mod shared;
 #[cfg(target_os = "none")]
