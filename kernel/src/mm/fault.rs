@@ -351,16 +351,8 @@ impl AddressSpace {
             fresh[i] = table::leaf(frame, flags);
             mapped += 1;
         }
-        // A run of neighbours is one write: on some platforms each is a call out of the kernel.
-        let mut next = 0;
-        while next < AROUND {
-            let len = fresh[next..].iter().take_while(|&&entry| entry != Pte::EMPTY).count();
-            if len > 0 {
-                // SAFETY: as above; the entries were empty, and the handles' references go to them.
-                unsafe { mmu().write(leaf, start + next, &fresh[next..next + len]) };
-            }
-            next += len + 1;
-        }
+        // SAFETY: as above; the entries were empty, and the handles' references go to them.
+        unsafe { table::write_runs(leaf, start, &fresh) };
         self.file_pages.fetch_add(mapped, Ordering::Relaxed);
         if entry == Pte::EMPTY && !missed {
             return if write { Step::Dirty(source.clone(), index) } else { Step::Done };
