@@ -1,4 +1,4 @@
-//! The command's own command line: `coracle run`, `coracle build`, `coracle inspect`.
+//! The command's own command line: `coracle run`, `build`, `convert`, `inspect`.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::container::Format;
 
 /// Boots one unmodified Linux program in a VM of its own.
 #[derive(Debug, Parser)]
@@ -23,6 +25,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Write an image file that holds a program and all that it needs.
     Build(BuildArgs),
+    /// Write the disk that an image file holds as a file of another format.
+    Convert(ConvertArgs),
     /// Say what is in an image file.
     Inspect(InspectArgs),
 }
@@ -51,9 +55,18 @@ pub struct RunArgs {
     /// Network: user, none, or tap=NAME [default: user]
     #[arg(long, value_name = "NET")]
     pub net: Option<Net>,
+    /// The network device [default: virtio]
+    #[arg(long, value_enum)]
+    pub nic: Option<Nic>,
+    /// What the root disk is connected to [default: virtio]
+    #[arg(long, value_enum)]
+    pub disk: Option<Disk>,
     /// The guest's IPv4 address: dhcp, none, or ADDRESS/PREFIX[,GATEWAY[,DNS]]
     #[arg(long, value_name = "IP")]
     pub ip: Option<String>,
+    /// Boot a disk image by its own loader, as a cloud does, instead of directly
+    #[arg(long, value_enum)]
+    pub firmware: Option<Firmware>,
     /// Whether the root image is a disk, or is loaded into memory with the kernel [default: disk]
     #[arg(long, value_enum)]
     pub root: Option<RootKind>,
@@ -104,6 +117,15 @@ pub struct BuildArgs {
     /// The image file to write [default: the program's name with .img]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Its format [default: by FILE's suffix, else raw]
+    #[arg(short, long, value_enum)]
+    pub format: Option<Format>,
+    /// The kernel to put on the disk; the loaders lie beside it [default: $CORACLE_KERNEL, or the one beside this command]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Options for the kernel's command line on the disk, as they are
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub append: Vec<String>,
     /// Copy a folder into the root at PATH
     #[arg(short = 'v', long = "volume", value_name = "DIR:PATH")]
     pub volume: Vec<Pair>,
@@ -122,6 +144,27 @@ pub struct BuildArgs {
     /// A program, a folder, or a Coracle.toml; then arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "PROGRAM")]
     pub program: Vec<OsString>,
+}
+
+/// Options of `coracle convert`.
+#[derive(Args, Clone, Debug)]
+pub struct ConvertArgs {
+    /// The image file to read
+    pub input: PathBuf,
+    /// The image file to write
+    pub output: PathBuf,
+    /// Its format [default: by its suffix]
+    #[arg(short, long, value_enum)]
+    pub format: Option<Format>,
+    /// The kernel to put on the disk, for an input that has none [default: $CORACLE_KERNEL, or the one beside this command]
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Memory of the machine that an OVA describes [default: 512M]
+    #[arg(short = 'm', long, value_name = "MEM")]
+    pub memory: Option<Memory>,
+    /// Virtual CPUs of that machine [default: 1]
+    #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub cpus: Option<u32>,
 }
 
 /// Options of `coracle inspect`.
@@ -145,6 +188,47 @@ pub enum Machine {
     Q35,
     /// No PCI, no firmware to speak of; virtio-mmio
     Microvm,
+}
+
+/// Kinds of network device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Nic {
+    /// virtio-net
+    #[default]
+    Virtio,
+    /// VMware's paravirtual one
+    Vmxnet3,
+    /// Intel 82540EM
+    E1000,
+    /// Intel 82574L
+    E1000e,
+}
+
+/// Kinds of disk, or of the controller that it is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Disk {
+    /// virtio-blk
+    #[default]
+    Virtio,
+    /// VMware's paravirtual SCSI
+    Pvscsi,
+    /// SCSI over virtio
+    VirtioScsi,
+    /// SATA
+    Ahci,
+    /// Parallel ATA
+    Ide,
+    /// NVM Express
+    Nvme,
+}
+
+/// What starts a disk's loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Firmware {
+    /// SeaBIOS
+    Bios,
+    /// OVMF
+    Uefi,
 }
 
 /// How the root image comes to the guest.

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::args::{BuildArgs, Net, Pair, RunArgs, With};
 use crate::cmdline::{self, Program};
 use crate::config::{self, Config};
+use crate::container::{self, Format};
+use crate::disk::Inside;
 use crate::elf_info::{What, look};
 use crate::erofs;
 use crate::pack::{self, GUEST_PATH, Request};
@@ -22,8 +24,10 @@ pub const USER_NET_DNS: &str = "10.0.2.3";
 pub enum Root {
     /// It is to be written as an image.
     Tree(Tree),
-    /// An image file that is there.
+    /// An image file that is there: a root file system alone.
     Image(PathBuf),
+    /// An image file that is there: a disk.
+    Disk(PathBuf, Format, Inside),
 }
 
 /// What to boot.
@@ -61,7 +65,7 @@ fn classify(name: &OsStr, cwd: &Path) -> Subject {
         let config = path.join(config::NAME);
         return if config.is_file() { Subject::Config(config) } else { Subject::Folder(path) };
     }
-    if path.is_file() && (matches!(extension, Some("img" | "erofs")) || erofs::Image::is_one(&path)) {
+    if path.is_file() && (Format::of_name(&path).is_some() || erofs::Image::is_one(&path)) {
         return Subject::Image(path);
     }
     Subject::Program
@@ -183,7 +187,14 @@ fn plan_image(wish: &Wish<'_>, path: PathBuf, args: &[OsString]) -> Result<Plan>
     if !wish.with.is_empty() || !wish.volumes.is_empty() {
         bail!("an image is complete: --with and -v work when it is built (coracle build)");
     }
-    let image = erofs::Image::open(&path)?;
+    let (format, disk) = container::open(&path)?;
+    let inside = Inside::of(disk.clone()).with_context(|| format!("the image {} cannot be used", path.display()))?;
+    let is_disk = inside.has_table() || !matches!(format, Format::Raw | Format::Erofs);
+    let image = if is_disk {
+        inside.image(&path).with_context(|| format!("the image {} cannot be used", path.display()))?
+    } else {
+        erofs::Image::new(disk, &path)?
+    };
     let text = image.read(cmdline::IMAGE_FILE)?.with_context(|| {
         format!(
             "the image {} does not say what to run (no {}); make one with: coracle build",
@@ -202,7 +213,8 @@ fn plan_image(wish: &Wish<'_>, path: PathBuf, args: &[OsString]) -> Result<Plan>
     if let Some(dir) = wish.workdir {
         program.cwd = dir.into();
     }
-    Ok(Plan { root: Root::Image(path), program, notes: Vec::new(), config: Config::default() })
+    let root = if is_disk { Root::Disk(path, format, inside) } else { Root::Image(path) };
+    Ok(Plan { root, program, notes: Vec::new(), config: Config::default() })
 }
 
 /// What `--with`, `-v` and their like in the file add; and a remark for volumes.

@@ -5,13 +5,17 @@
 //! `docs/command-line.md`.
 
 pub mod args;
+pub mod build;
 pub mod cache;
 pub mod cmdline;
 pub mod config;
 pub mod console;
+pub mod container;
+pub mod disk;
 pub mod elf_info;
 pub mod erofs;
 pub mod image;
+pub mod inspect;
 pub mod pack;
 pub mod progress;
 pub mod qemu;

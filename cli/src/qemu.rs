@@ -6,8 +6,45 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::args::{Accel, Machine, Net, Publish, RootKind};
+use crate::args::{Accel, Disk, Firmware, Machine, Net, Nic, Publish, RootKind};
+use crate::container::Format;
 use crate::{EXIT_OURS, failure};
+
+/// How a disk's loader is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// By QEMU's own BIOS.
+    Bios,
+    /// By the UEFI firmware in this file.
+    Uefi(PathBuf),
+}
+
+/// Where distributions put OVMF.
+const OVMF: &[&str] = &[
+    "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/share/OVMF/OVMF_CODE.fd",
+    "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+    "/usr/share/qemu/edk2-x86_64-code.fd",
+];
+
+/// The firmware that was asked for, if it is here.
+pub fn firmware(kind: Firmware) -> Result<Boot> {
+    if kind == Firmware::Bios {
+        return Ok(Boot::Bios);
+    }
+    let told = std::env::var_os("CORACLE_OVMF").map(PathBuf::from);
+    let found = match &told {
+        Some(path) => Some(path.clone()).filter(|p| p.is_file()),
+        None => OVMF.iter().map(PathBuf::from).find(|p| p.is_file()),
+    };
+    found.map(Boot::Uefi).ok_or_else(|| {
+        failure(
+            EXIT_OURS,
+            "UEFI firmware is missing (OVMF); on Debian run: apt-get install ovmf, or set CORACLE_OVMF to its file",
+        )
+    })
+}
 
 /// The program that emulates the machine, unless `$CORACLE_QEMU` names another.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -27,12 +64,22 @@ pub struct Vm {
     pub append: String,
     /// The root image.
     pub image: PathBuf,
+    /// The image's format.
+    pub format: Format,
+    /// First byte and length of the disk's file inside the image file, unless that is all of it.
+    pub window: Option<(u64, u64)>,
+    /// Boot by the disk's loader.
+    pub firmware: Option<Boot>,
     /// How the image comes to the guest.
     pub root: RootKind,
     /// A file with more parameters, as a module.
     pub params: Option<PathBuf>,
     /// Network.
     pub net: Net,
+    /// The network device.
+    pub nic: Nic,
+    /// The root's disk.
+    pub disk: Disk,
     /// Forwarded ports.
     pub publish: Vec<Publish>,
     /// Hardware or emulation.
@@ -52,19 +99,43 @@ impl Vm {
         args.add("-no-reboot", "");
         args.add("-display", "none");
         self.add_processor(&mut args);
-        args.add("-kernel", &self.kernel);
-        args.add("-append", self.append_with_devices());
+        match &self.firmware {
+            None => {
+                args.add("-kernel", &self.kernel);
+                args.add("-append", self.append_with_devices());
+            }
+            Some(Boot::Bios) => {}
+            Some(Boot::Uefi(code)) => {
+                args.add("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", comma(code)));
+            }
+        }
         args.add("-chardev", "stdio,id=console,signal=off");
         args.add("-serial", "chardev:console");
         args.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
         match (self.root, &self.params) {
             (RootKind::Module, _) => args.add("-initrd", &self.image),
-            (RootKind::Disk, None) => {}
-            (RootKind::Disk, Some(params)) => args.add("-initrd", params),
+            (RootKind::Disk, Some(params)) if self.firmware.is_none() => args.add("-initrd", params),
+            (RootKind::Disk, _) => {}
         }
         if self.root == RootKind::Disk {
             let file = comma(&self.image);
-            args.add("-drive", format!("if=none,id=root,format=raw,readonly=on,file.locking=off,file={file}"));
+            // ATA knows no read-only disks, and QEMU's NVMe does not tell: there, what is written goes to a temporary file.
+            let access =
+                if matches!(self.disk, Disk::Ahci | Disk::Ide | Disk::Nvme) { "snapshot=on" } else { "readonly=on" };
+            let format = match self.format {
+                Format::Raw | Format::Erofs => "raw",
+                Format::Qcow2 => "qcow2",
+                Format::Vmdk | Format::Ova => "vmdk",
+                Format::Vdi => "vdi",
+                Format::Vhd => "vpc",
+            };
+            let file = match self.window {
+                None => format!("file.locking=off,file={file}"),
+                Some((start, len)) => format!(
+                    "file.driver=raw,file.offset={start},file.size={len},file.file.driver=file,file.file.locking=off,file.file.filename={file}"
+                ),
+            };
+            args.add("-drive", format!("if=none,id=root,format={format},{access},{file}"));
         }
         match &self.net {
             Net::None => {}
@@ -73,7 +144,11 @@ impl Vm {
                 args.add("-netdev", format!("user,id=net0{forwards}"));
             }
             Net::Tap(name) => {
-                let queues = if self.cpus > 1 { format!(",queues={}", self.cpus) } else { String::new() };
+                let queues = if self.cpus > 1 && self.nic == Nic::Virtio {
+                    format!(",queues={}", self.cpus)
+                } else {
+                    String::new()
+                };
                 let vhost =
                     if self.accel == Accel::Kvm && Path::new("/dev/vhost-net").exists() { ",vhost=on" } else { "" };
                 args.add("-netdev", format!("tap,id=net0,ifname={name},script=no,downscript=no{queues}{vhost}"));
@@ -89,8 +164,28 @@ impl Vm {
                 },
             );
         }
+        for device in self.other_devices() {
+            args.add("-device", device);
+        }
         args.0.extend(self.extra.iter().cloned());
         args.0
+    }
+
+    /// Fails when the machine cannot have the devices.
+    pub fn check_devices(&self) -> Result<()> {
+        if self.machine != Machine::Microvm {
+            return Ok(());
+        }
+        if self.net != Net::None && self.nic != Nic::Virtio {
+            return Err(failure(EXIT_OURS, "a microvm has no PCI; with --machine microvm only --nic virtio works"));
+        }
+        if self.root == RootKind::Disk && !matches!(self.disk, Disk::Virtio | Disk::VirtioScsi) {
+            return Err(failure(
+                EXIT_OURS,
+                "a microvm has no PCI; with --machine microvm only --disk virtio and virtio-scsi work",
+            ));
+        }
+        Ok(())
     }
 
     fn add_processor(&self, args: &mut Arguments) {
@@ -128,9 +223,13 @@ impl Vm {
     fn devices(&self) -> Vec<(&'static str, String)> {
         let mut all = Vec::new();
         if self.root == RootKind::Disk {
-            all.push(("virtio-blk", ",drive=root".to_owned()));
+            match self.disk {
+                Disk::Virtio => all.push(("virtio-blk", ",drive=root".to_owned())),
+                Disk::VirtioScsi => all.push(("virtio-scsi", ",id=scsi0".to_owned())),
+                Disk::Pvscsi | Disk::Ahci | Disk::Ide | Disk::Nvme => {}
+            }
         }
-        if self.net != Net::None {
+        if self.net != Net::None && self.nic == Nic::Virtio {
             let microvm = self.machine == Machine::Microvm;
             // No network boot: its ROM would be read and run.
             let mut properties = if microvm { ",netdev=net0" } else { ",netdev=net0,romfile=" }.to_owned();
@@ -144,6 +243,32 @@ impl Vm {
         }
         all.push(("virtio-rng", ",rng=rng0".to_owned()));
         all.push(("virtio-balloon", String::new()));
+        all
+    }
+
+    /// The devices that are not virtio's, with their properties; and the disk of a SCSI controller.
+    fn other_devices(&self) -> Vec<&'static str> {
+        let mut all: Vec<&str> = Vec::new();
+        if self.root == RootKind::Disk {
+            all.extend_from_slice(match self.disk {
+                Disk::Virtio => &[],
+                Disk::VirtioScsi => &["scsi-hd,bus=scsi0.0,drive=root"],
+                Disk::Pvscsi => &["pvscsi,id=scsi0", "scsi-hd,bus=scsi0.0,drive=root"],
+                Disk::Ahci => &["ahci,id=ahci0", "ide-hd,bus=ahci0.0,drive=root"],
+                // The PC's own controller; Q35's own is AHCI.
+                Disk::Ide if self.machine == Machine::Pc => &["ide-hd,bus=ide.0,drive=root"],
+                Disk::Ide => &["piix3-ide,id=ide0", "ide-hd,bus=ide0.0,drive=root"],
+                Disk::Nvme => &["nvme,drive=root,serial=root"],
+            });
+        }
+        if self.net != Net::None {
+            all.extend_from_slice(match self.nic {
+                Nic::Virtio => &[],
+                Nic::Vmxnet3 => &["vmxnet3,netdev=net0,romfile="],
+                Nic::E1000 => &["e1000,netdev=net0,romfile="],
+                Nic::E1000e => &["e1000e,netdev=net0,romfile="],
+            });
+        }
         all
     }
 
@@ -281,9 +406,14 @@ mod tests {
             kernel: "/k".into(),
             append: "init=/x".into(),
             image: "/a,b.img".into(),
+            format: Format::Raw,
+            window: None,
+            firmware: None,
             root: RootKind::Disk,
             params: None,
             net: Net::User,
+            nic: Nic::Virtio,
+            disk: Disk::Virtio,
             publish: vec!["127.0.0.1:80:81".parse().unwrap(), "[::1]:5:6/udp".parse().unwrap()],
             accel: Accel::Tcg,
             icount: false,
@@ -335,6 +465,39 @@ mod tests {
     fn tap_has_a_queue_for_each_cpu() {
         let text = line(&Vm { net: Net::Tap("t0".into()), publish: vec![], ..vm() });
         assert!(text.contains("ifname=t0,script=no,downscript=no,queues=2") && text.contains("mq=on,vectors=6"));
+    }
+
+    #[test]
+    fn other_devices() {
+        let text = line(&Vm { nic: Nic::Vmxnet3, disk: Disk::Pvscsi, ..vm() });
+        assert!(text.contains("-device vmxnet3,netdev=net0,romfile=") && !text.contains("virtio-net"), "{text}");
+        assert!(
+            text.contains("-device pvscsi,id=scsi0 -device scsi-hd,bus=scsi0.0,drive=root") && !text.contains("-blk")
+        );
+        let text = line(&Vm { disk: Disk::Ahci, ..vm() });
+        assert!(text.contains("snapshot=on") && !text.contains("readonly"), "{text}");
+        let microvm = Vm { machine: Machine::Microvm, disk: Disk::VirtioScsi, ..vm() };
+        let text = line(&microvm);
+        assert!(
+            text.contains("virtio-scsi-device,bus=virtio-mmio-bus.1,id=scsi0") && text.contains("scsi-hd,bus=scsi0.0")
+        );
+        microvm.check_devices().unwrap();
+        assert!(Vm { nic: Nic::E1000, ..microvm.clone() }.check_devices().is_err());
+        assert!(Vm { disk: Disk::Nvme, ..microvm }.check_devices().is_err());
+    }
+
+    #[test]
+    fn formats_and_firmware() {
+        let text = line(&Vm { format: Format::Vhd, firmware: Some(Boot::Bios), ..vm() });
+        assert!(text.contains("format=vpc") && !text.contains("-kernel") && !text.contains("-append"), "{text}");
+        let text = line(&Vm {
+            format: Format::Ova,
+            window: Some((512, 1024)),
+            firmware: Some(Boot::Uefi("/f,w".into())),
+            ..vm()
+        });
+        assert!(text.contains("format=vmdk") && text.contains("file.offset=512,file.size=1024"), "{text}");
+        assert!(text.contains("if=pflash,unit=0,format=raw,readonly=on,file=/f,,w"), "{text}");
     }
 
     #[test]

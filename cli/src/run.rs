@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::args::{Accel, Net, RootKind, RunArgs};
 use crate::cmdline::{self, encode};
+use crate::container::{self, Format};
 use crate::elf_info::{What, look};
 use crate::image::{Plan, Root, USER_NET_DNS, plan_run};
 use crate::progress::Progress;
@@ -22,7 +23,6 @@ const LEAST_BESIDES: u64 = 8 << 20;
 /// Runs; returns the exit code.
 pub fn run(args: &RunArgs) -> Result<u8> {
     let qemu = qemu::find()?;
-    let kernel = find_kernel(args.kernel.as_deref())?;
     let accel = qemu::choose_accel(args.accel)?;
     qemu::check_ports(&args.publish)?;
     if args.install {
@@ -38,13 +38,20 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     if net != Net::User && !args.publish.is_empty() {
         bail!("-p works with --net user alone; with another network the guest is reached at its own address");
     }
-    let image = match &plan.root {
-        Root::Tree(tree) => cache::image(tree, &cache::folder(), &progress)?,
-        Root::Image(path) => path.clone(),
+    let (image, format) = match &plan.root {
+        Root::Tree(tree) => (cache::image(tree, &cache::folder(), &progress)?, Format::Raw),
+        Root::Image(path) => (path.clone(), Format::Raw),
+        Root::Disk(path, format, _) => (path.clone(), *format),
     };
     drop(progress);
     let memory = args.memory.map_or(DEFAULT_MEMORY, |m| m.0);
     let root = args.root.unwrap_or_default();
+    let firmware = check_firmware(args, &plan)?;
+    let own = own_kernel(args, &plan)?;
+    let kernel = match &own {
+        Some(own) => own.file.path().to_owned(),
+        None => find_kernel(args.kernel.as_deref())?,
+    };
     check_memory(memory, root, &kernel, &image)?;
     if !args.quiet {
         for note in &plan.notes {
@@ -56,22 +63,29 @@ pub fn run(args: &RunArgs) -> Result<u8> {
             );
         }
     }
-    let (append, params) = append_line(args, &plan, &net, root)?;
+    let own_options = own.as_ref().map_or("", |own| &own.command_line);
+    let (append, params) = append_line(args, &plan, &net, root, own_options)?;
     let machine = Vm {
         machine: args.machine.unwrap_or_default(),
         memory,
         cpus: args.cpus.unwrap_or(1),
         kernel,
         append,
+        window: if format == Format::Ova { Some(container::vmdk_in_ova(&image)?) } else { None },
         image,
+        format,
+        firmware,
         root,
         params: params.as_ref().map(|p| p.path().to_owned()),
         net,
+        nic: args.nic.unwrap_or_default(),
+        disk: args.disk.unwrap_or_default(),
         publish: args.publish.clone(),
         accel,
         icount: args.icount,
         extra: args.qemu.clone(),
     };
+    machine.check_devices()?;
     let arguments = machine.arguments();
     if args.verbose {
         eprintln!("coracle: {} {}", qemu.display(), shell_words(&arguments));
@@ -109,8 +123,10 @@ fn append_line(
     plan: &Plan,
     net: &Net,
     root: RootKind,
+    own_options: &str,
 ) -> Result<(String, Option<tempfile::NamedTempFile>)> {
-    let mut options = vec!["framing=on".to_owned()];
+    let mut options: Vec<String> = own_options.split_ascii_whitespace().map(str::to_owned).collect();
+    options.push("framing=on".to_owned());
     options.push(format!("root={}", if root == RootKind::Disk { "disk" } else { "module" }));
     options.push(match (&args.ip, net) {
         (Some(ip), _) => format!("ip={}", encode(ip.as_bytes())),
@@ -146,6 +162,55 @@ fn append_line(
     Ok((options.join(" "), Some(file)))
 }
 
+/// A kernel that was taken out of a disk image.
+struct OwnKernel {
+    file: tempfile::NamedTempFile,
+    command_line: String,
+}
+
+/// A disk image is booted with its own kernel and options, unless another kernel was asked for.
+fn own_kernel(args: &RunArgs, plan: &Plan) -> Result<Option<OwnKernel>> {
+    let Root::Disk(path, _, inside) = &plan.root else { return Ok(None) };
+    if args.root == Some(RootKind::Module) {
+        bail!("--root module wants a root file system alone: coracle convert {} NAME.erofs", path.display());
+    }
+    if args.kernel.is_some() {
+        return Ok(None);
+    }
+    let broken = || format!("the image {} cannot be booted (or give --kernel FILE)", path.display());
+    let kernel = inside.kernel().with_context(broken)?;
+    let command_line = inside.command_line().with_context(broken)?;
+    let mut file = tempfile::NamedTempFile::new().context("cannot write a temporary file")?;
+    let machine = container::Machine { name: String::new(), memory: 0, cpus: 0 };
+    container::write(Format::Raw, &kernel, &machine, file.as_file_mut(), &mut |_| {})?;
+    Ok(Some(OwnKernel { file, command_line }))
+}
+
+/// With firmware the disk boots as it is: what the command line would carry cannot be given.
+fn check_firmware(args: &RunArgs, plan: &Plan) -> Result<Option<qemu::Boot>> {
+    let Some(firmware) = args.firmware else { return Ok(None) };
+    if !matches!(plan.root, Root::Disk(..)) {
+        bail!("--firmware boots disk images; make one with: coracle build -o NAME.img");
+    }
+    if args.machine == Some(crate::args::Machine::Microvm) {
+        bail!("a microvm has no firmware that boots disks; leave --machine or --firmware away");
+    }
+    let fixed = args.program.len() > 1
+        || !args.env.is_empty()
+        || !args.append.is_empty()
+        || args.tty
+        || args.kernel.is_some()
+        || args.workdir.is_some()
+        || args.hostname.is_some()
+        || args.ip.is_some();
+    if fixed {
+        bail!(
+            "with --firmware the image boots as it was built: arguments, -e, -w, -t, --ip, --hostname, --kernel and --append cannot be given; build the image with them"
+        );
+    }
+    qemu::firmware(firmware).map(Some)
+}
+
 fn check_memory(memory: u64, root: RootKind, kernel: &Path, image: &Path) -> Result<()> {
     let size = |p: &Path| std::fs::metadata(p).map_or(0, |m| m.len());
     let module = if root == RootKind::Module { size(image) } else { 0 };
@@ -166,7 +231,7 @@ fn check_memory(memory: u64, root: RootKind, kernel: &Path, image: &Path) -> Res
 }
 
 /// The kernel: as told, or beside this command, or in the workspace that this command was built in.
-fn find_kernel(given: Option<&Path>) -> Result<PathBuf> {
+pub fn find_kernel(given: Option<&Path>) -> Result<PathBuf> {
     let told = given.map(Path::to_owned).or_else(|| std::env::var_os("CORACLE_KERNEL").map(PathBuf::from));
     let path = match told {
         Some(path) if path.is_file() => path,
@@ -280,18 +345,18 @@ mod tests {
     #[test]
     fn what_does_not_fit_goes_to_a_module() {
         let args = RunArgs::default();
-        let (line, file) = append_line(&args, &plan_with("a b"), &Net::User, RootKind::Disk).unwrap();
+        let (line, file) = append_line(&args, &plan_with("a b"), &Net::User, RootKind::Disk, "").unwrap();
         assert!(
             line.starts_with("init=/x arg=x arg=a%20b cwd=/ framing=on root=disk ip=10.0.2.15/24,10.0.2.2,10.0.2.3"),
             "{line}"
         );
         assert!(file.is_none());
         let long = "y".repeat(5000);
-        let (line, file) = append_line(&args, &plan_with(&long), &Net::None, RootKind::Disk).unwrap();
+        let (line, file) = append_line(&args, &plan_with(&long), &Net::None, RootKind::Disk, "").unwrap();
         assert!(line.contains("params=module") && !line.contains("init="), "{line}");
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         assert_eq!(Program::parse(&text).unwrap().args[1], OsString::from(long.clone()));
-        let e = append_line(&args, &plan_with(&long), &Net::None, RootKind::Module).unwrap_err();
+        let e = append_line(&args, &plan_with(&long), &Net::None, RootKind::Module, "").unwrap_err();
         assert!(e.to_string().contains("leave --root away"), "{e}");
     }
 

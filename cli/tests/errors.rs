@@ -62,20 +62,20 @@ fn ports_need_the_user_network() {
 fn images_that_are_none() {
     let s = Sandbox::new();
     let run = |name: &str| s.with_qemu("exit 9").args(["run", name]).output().unwrap();
-    let ok = s.coracle().args(["build", "-o", "good.img", "sh"]).output().unwrap();
+    let ok = s.coracle().args(["build", "-o", "good.erofs", "sh"]).output().unwrap();
     assert!(ok.status.success());
-    let good = std::fs::read(s.path("good.img")).unwrap();
-    s.write("short.img", &good[..good.len() - 4096]);
-    assert_error(&run("short.img"), 125, &["truncated", "build it again"]);
-    s.write("tiny.img", "x");
-    assert_error(&run("./tiny.img"), 125, &["truncated"]);
+    let good = std::fs::read(s.path("good.erofs")).unwrap();
+    s.write("short.erofs", &good[..good.len() - 4096]);
+    assert_error(&run("short.erofs"), 125, &["truncated", "build it again"]);
+    s.write("tiny.erofs", "x");
+    assert_error(&run("./tiny.erofs"), 125, &["truncated"]);
     let mut flipped = good.clone();
     flipped[1024 + 40] ^= 1;
-    s.write("flipped.img", &flipped);
-    assert_error(&run("flipped.img"), 125, &["corrupt", "checksum", "build it again"]);
-    s.write("zero.img", vec![0; 8192]);
-    assert_error(&run("zero.img"), 125, &["not a Coracle image", "coracle build"]);
-    let out = s.coracle().args(["inspect", "short.img"]).output().unwrap();
+    s.write("flipped.erofs", &flipped);
+    assert_error(&run("flipped.erofs"), 125, &["corrupt", "checksum", "build it again"]);
+    s.write("zero.erofs", vec![0; 8192]);
+    assert_error(&run("zero.erofs"), 125, &["not a Coracle image", "coracle build"]);
+    let out = s.coracle().args(["inspect", "short.erofs"]).output().unwrap();
     assert_error(&out, 125, &["truncated"]);
 }
 

@@ -11,9 +11,9 @@ use common::{Sandbox, fsck, text};
 use coracle::erofs::Image;
 
 fn build(s: &Sandbox, words: &[&str]) -> PathBuf {
-    let out = s.coracle().args(["build", "-o", "out.img"]).args(words).output().unwrap();
+    let out = s.coracle().args(["build", "-o", "out.erofs"]).args(words).output().unwrap();
     assert!(out.status.success(), "{}", text(&out.stderr));
-    s.path("out.img")
+    s.path("out.erofs")
 }
 
 fn listing(image: &Path) -> BTreeMap<PathBuf, coracle::erofs::Entry> {
@@ -169,9 +169,9 @@ fn named_files_are_packed() {
 fn volumes_are_copied_and_said() {
     let s = Sandbox::new();
     s.write("data/x", "x");
-    let out = s.coracle().args(["build", "-o", "v.img", "-v", "data:/mnt/data", "sh"]).output().unwrap();
+    let out = s.coracle().args(["build", "-o", "v.erofs", "-v", "data:/mnt/data", "sh"]).output().unwrap();
     assert!(text(&out.stderr).contains("does not come back"), "{}", text(&out.stderr));
-    assert!(listing(&s.path("v.img")).contains_key(Path::new("/mnt/data/x")));
+    assert!(listing(&s.path("v.erofs")).contains_key(Path::new("/mnt/data/x")));
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn an_image_runs_with_its_own_words_or_others() {
     let s = Sandbox::new();
     build(&s, &["-e", "A=b c", "-w", "/tmp", "sh", "-c", "first"]);
     let line = |words: &[&str]| {
-        let out = s.with_qemu("echo \"$@\"; exit 1").arg("run").args(["-q", "out.img"]).args(words).output().unwrap();
+        let out = s.with_qemu("echo \"$@\"; exit 1").arg("run").args(["-q", "out.erofs"]).args(words).output().unwrap();
         assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
         text(&out.stdout)
     };
@@ -205,7 +205,7 @@ fn an_image_runs_with_its_own_words_or_others() {
     assert!(own.contains("env=A=b%20c cwd=/tmp"), "{own}");
     let other = line(&["-x", "y z"]);
     assert!(other.contains("arg=sh arg=-x arg=y%20z env="), "{other}");
-    let out = s.coracle().args(["inspect", "-l", "out.img"]).output().unwrap();
+    let out = s.coracle().args(["inspect", "-l", "out.erofs"]).output().unwrap();
     let said = text(&out.stdout);
     assert!(said.contains("arguments: \"sh\" \"-c\" \"first\"") && said.contains("/etc/passwd"), "{said}");
 }

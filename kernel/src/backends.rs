@@ -4,13 +4,21 @@ use hal_core::bus::Driver;
 use hal_core::{Backend, BootInfo, Platform};
 
 /// Device drivers; each device is offered to them in this order.
-pub static DRIVERS: &[&dyn Driver] = &[&virtio::DRIVER, &xen::DRIVER];
+pub static DRIVERS: &[&dyn Driver] =
+    &[&virtio::DRIVER, &vmware::DRIVER, &intel::DRIVER, &ahci::DRIVER, &nvme::DRIVER, &xen::DRIVER];
 
 /// The score of a backend that the entry itself names.
 const CERTAIN: u8 = 100;
 
 /// Every backend. The one whose `detect` is surest is taken; the plain PC always can.
-static BACKENDS: &[&Backend] = &[&hal_xen::pv::PV, &hal_xen::hvm::HVM, &hal_kvm::KVM, &hal_kvm::PC];
+static BACKENDS: &[&Backend] = &[
+    &hal_xen::pv::PV,
+    &hal_xen::hvm::HVM,
+    &hal_vmware::VMWARE,
+    &hal_virtualbox::VIRTUALBOX,
+    &hal_kvm::KVM,
+    &hal_kvm::PC,
+];
 
 /// Chooses the backend and starts its first half.
 pub fn choose(info: &'static BootInfo) -> &'static dyn Platform {

@@ -95,18 +95,20 @@ fn start_program(info: &'static BootInfo, mut line: CommandLine) -> ! {
     sched::exit_current()
 }
 
-/// Where the root is: as the command line says, else the first disk if there is one, else the first module.
+/// Where the root is: as the command line says, else on a disk or partition that holds one, else in the first module.
 fn root_source(info: &'static BootInfo, line: &CommandLine) -> files::root::Source {
-    let disk = match line.root {
-        Some(cmdline::Root::Disk) => true,
-        Some(cmdline::Root::Module) => false,
-        None => files::root::has_disk(),
+    let on_disk = match &line.root {
+        Some(cmdline::Root::Disk) => Some(or_refuse("no root", files::root::find())),
+        Some(cmdline::Root::Volume(name)) => Some(or_refuse("no root", files::root::named(name))),
+        Some(cmdline::Root::Module) => None,
+        None if info.modules.is_empty() => Some(or_refuse("no root", files::root::find())),
+        None => files::root::find().ok(),
     };
-    if disk {
-        return files::root::Source::Disk;
+    if let Some(volume) = on_disk {
+        return files::root::Source::Volume(volume);
     }
     let Some(module) = info.modules.first() else {
-        refuse(PANIC_CODE, format_args!("no root: there is neither a disk nor a boot module"))
+        refuse(PANIC_CODE, format_args!("no root: root=module, but the loader gave no module"))
     };
     files::root::Source::Module(module_bytes(module.start, module.len))
 }

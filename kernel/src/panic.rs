@@ -16,10 +16,23 @@ const FRAMES: usize = 48;
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
 
-/// Writes a line to the console and to the text screen.
+/// Writes a line to the console and to the screen.
 fn say(args: core::fmt::Arguments) {
     klog::always(args);
-    screen::line(args);
+    show(args);
+}
+
+/// Writes a line to the screen, if there is one: a person there sees why the machine stopped.
+fn show(args: core::fmt::Arguments) {
+    if let Some(screen) = hal_core::screen() {
+        screen.line(args);
+    }
+}
+
+fn hold_screen() {
+    if let Some(screen) = hal_core::screen() {
+        screen.hold();
+    }
 }
 
 #[panic_handler]
@@ -80,6 +93,7 @@ fn backtrace(mut frame: u64) {
 
 fn end() -> ! {
     klog::control(format_args!("coracle:panic"));
+    hold_screen();
     if let Some(platform) = hal_core::try_platform() {
         platform.power().exit(PANIC_CODE);
     }
@@ -105,55 +119,11 @@ fn exception_name(vector: u8) -> &'static str {
     }
 }
 
-/// The VGA text buffer, for a person who looks at the window of a machine that stopped. Plain writes, no set-up.
-mod screen {
-    use core::fmt::{Arguments, Write};
-    use core::sync::atomic::{AtomicUsize, Ordering};
-
-    use hal_core::{PhysAddr, memory};
-
-    const COLUMNS: usize = 80;
-    const ROWS: usize = 25;
-    static ROW: AtomicUsize = AtomicUsize::new(0);
-
-    struct Row {
-        at: usize,
-        end: usize,
-    }
-
-    impl Write for Row {
-        fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            for byte in text.bytes().filter(|b| (b' '..=b'~').contains(b)) {
-                if self.at < self.end {
-                    let cell = memory::direct::<u16>(PhysAddr(0xb8000)).wrapping_add(self.at);
-                    // SAFETY: the cell is in the 4000 bytes of the text buffer, which `line` mapped.
-                    unsafe { cell.write_volatile(0x4f00 | u16::from(byte)) };
-                    self.at += 1;
-                }
-            }
-            Ok(())
-        }
-    }
-
-    /// Writes one line, white on red.
-    pub fn line(args: Arguments) {
-        let row = ROW.fetch_add(1, Ordering::Relaxed);
-        let Some(platform) = hal_core::try_platform() else { return };
-        // Where ordinary memory is at that address there is no such screen.
-        if row >= ROWS
-            || crate::mm::is_usable_memory(PhysAddr(0xb8000))
-            || platform.mmu().map_direct(PhysAddr(0xb8000), 4000).is_err()
-        {
-            return;
-        }
-        let mut out = Row { at: row * COLUMNS, end: (row + 1) * COLUMNS };
-        let _ = out.write_fmt(args);
-    }
-}
-
 /// Ends the run because the kernel must refuse: one line at `error`, then `code` (docs/command-line.md, section 4).
 pub fn refuse(code: u8, reason: core::fmt::Arguments) -> ! {
+    show(format_args!("coracle: {reason}"));
     log::error!("{reason}");
+    hold_screen();
     exit(code)
 }
 

@@ -13,6 +13,8 @@ pub struct Options {
     pub machines: Vec<String>,
     /// Numbers of virtual CPUs.
     pub cpus: Vec<u32>,
+    /// More arguments for `coracle run`: devices.
+    pub run: Vec<String>,
     /// The kernel, when not the default one.
     pub kernel: Option<PathBuf>,
     /// The `coracle` command.
@@ -28,10 +30,12 @@ pub struct Options {
 }
 
 const USAGE: &str = "usage: harness SUITE... [OPTIONS]
-  SUITE            boot, conformance, e2e, robust, soak
+  SUITE            boot, disk, disks, conformance, e2e, robust, matrix, soak
   --filter X       only cases whose name contains X
   --machine M      q35, microvm or pc (may be given more than once) [default: q35 and microvm]
   -c N             virtual CPUs (may be given more than once) [default: 1 and 2]
+  --nic X, --disk X  the devices, as `coracle run` takes them [default: virtio]
+  --qemu ARGUMENT  one more argument for QEMU (may be given more than once)
   --kernel FILE    the kernel [default: $CORACLE_KERNEL, or what `coracle run` takes]
   --coracle FILE   the command [default: $CORACLE, or the one beside this program]
   --host           run the programs on this machine itself: checks the tests, not Coracle
@@ -48,6 +52,7 @@ impl Options {
             filter: String::new(),
             machines: vec![],
             cpus: vec![],
+            run: vec![],
             kernel: std::env::var_os("CORACLE_KERNEL").map(PathBuf::from),
             coracle: std::env::var_os("CORACLE").map(PathBuf::from).unwrap_or(beside),
             host: false,
@@ -59,10 +64,14 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"));
             match arg.as_str() {
-                "boot" | "conformance" | "e2e" | "robust" | "soak" => o.suites.push(arg),
+                "boot" | "disk" | "disks" | "conformance" | "e2e" | "robust" | "matrix" | "soak" => o.suites.push(arg),
                 "--filter" => o.filter = value()?,
                 "--machine" => o.machines.push(one_of(&value()?, &["q35", "microvm", "pc"])?),
                 "-c" => o.cpus.push(number(&value()?)?),
+                "--nic" | "--disk" | "--qemu" => {
+                    let value = value()?;
+                    o.run.push(format!("{arg}={value}"));
+                }
                 "--kernel" => o.kernel = Some(value()?.into()),
                 "--coracle" => o.coracle = value()?.into(),
                 "--host" => o.host = true,
@@ -148,7 +157,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_told() {
-        for bad in ["", "--nonsense", "e2e --machine vax", "e2e -c", "e2e -c many"] {
+        assert_eq!(parse("e2e --nic vmxnet3 --qemu -x").unwrap().run, ["--nic=vmxnet3", "--qemu=-x"]);
+        for bad in ["", "e2e --nic", "--nonsense", "e2e --machine vax", "e2e -c", "e2e -c many"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

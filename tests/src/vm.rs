@@ -291,11 +291,12 @@ fn coracle(options: &Options, machine: &str, cpus: u32, spec: &Spec, port: u16) 
     for (key, value) in &spec.env {
         c.args(["-e", &format!("{key}={value}")]);
     }
-    c.args(&spec.options).arg("--").arg(&spec.program).args(&spec.args);
+    c.args(&options.run).args(&spec.options).arg("--").arg(&spec.program).args(&spec.args);
     c
 }
 
-fn collect(mut stream: impl Read + Send + 'static, into: Vec<Arc<Mutex<Vec<u8>>>>, show: bool) -> JoinHandle<()> {
+/// Reads a stream on a thread of its own, into these buffers.
+pub fn collect(mut stream: impl Read + Send + 'static, into: Vec<Arc<Mutex<Vec<u8>>>>, show: bool) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut buffer = [0; 16384];
         while let Ok(n @ 1..) = stream.read(&mut buffer) {

@@ -17,7 +17,8 @@ pub const BLOCK: u64 = 4096;
 const SUPER: usize = 1024;
 /// Bytes of the superblock.
 const SUPER_LEN: usize = 128;
-const MAGIC: u32 = 0xe0f5_e1e2;
+/// The superblock's first word.
+pub const MAGIC: u32 = 0xe0f5_e1e2;
 /// The superblock carries a checksum; inodes carry modification times.
 const COMPAT_CHECKSUM: u32 = 1;
 const COMPAT_MTIME: u32 = 2;

@@ -1,13 +1,14 @@
 //! Reads an EROFS image as far as the command needs it: is it whole, what is in it, and the bytes of one file.
 //! It believes nothing: every offset is checked against the file's length.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::{BLOCK, COMPAT_CHECKSUM, DIRENT, INLINE, INODE, MAGIC, PLAIN, SLOT, SUPER, SUPER_LEN, checksum};
+use crate::container::{Disk, RawFile};
 
 /// What the superblock says.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub struct Info {
 
 /// An image that has been opened and whose superblock is sound.
 pub struct Image {
-    file: File,
+    disk: Arc<dyn Disk>,
     info: Info,
     root: u64,
     meta: u64,
@@ -73,6 +74,8 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
     u64::from(u32_at(b, at)) | u64::from(u32_at(b, at + 4)) << 32
 }
 
+/// Longer paths are taken for damage: so deep is no tree that was packed.
+const MAX_PATH: usize = 4096;
 /// Directories and links larger than this are taken for damage.
 const MAX_META: u64 = 64 << 20;
 
@@ -80,19 +83,24 @@ impl Image {
     /// Whether the file looks like an EROFS image at all.
     pub fn is_one(path: &Path) -> bool {
         let mut magic = [0; 4];
-        File::open(path).and_then(|f| f.read_exact_at(&mut magic, SUPER as u64)).is_ok()
+        RawFile::open(path).and_then(|f| f.read_at(SUPER as u64, &mut magic)).is_ok()
             && u32::from_le_bytes(magic) == MAGIC
     }
 
-    /// Opens and checks: magic number, checksum, features, and that the file is as long as it must be.
+    /// Opens the image that a file is.
     pub fn open(path: &Path) -> Result<Image> {
-        let file = File::open(path).with_context(|| format!("cannot open the image {}", path.display()))?;
-        let length = file.metadata()?.len();
+        Image::new(Arc::new(RawFile::open(path)?), path)
+    }
+
+    /// Opens and checks: magic number, checksum, features, and that the image is as long as it must be. `path` is for the
+    /// user's eyes.
+    pub fn new(disk: Arc<dyn Disk>, path: &Path) -> Result<Image> {
+        let length = disk.size();
         if length < BLOCK {
             bail!("the image {} is truncated: it has {length} bytes, an image has at least {BLOCK}", path.display());
         }
         let mut block = vec![0; BLOCK as usize];
-        file.read_exact_at(&mut block, 0)?;
+        disk.read_at(0, &mut block)?;
         let s = block[SUPER..SUPER + SUPER_LEN].to_vec();
         if u32_at(&s, 0) != MAGIC {
             bail!("{} is not a Coracle image (no EROFS superblock); make one with: coracle build", path.display());
@@ -119,7 +127,7 @@ impl Image {
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&s[48..64]);
         let info = Info { bytes, inodes: u64_at(&s, 16), time: u64_at(&s, 24), uuid };
-        let image = Image { file, info, root: u64::from(u16_at(&s, 14)), meta: u64::from(u32_at(&s, 40)) * BLOCK };
+        let image = Image { disk, info, root: u64::from(u16_at(&s, 14)), meta: u64::from(u32_at(&s, 40)) * BLOCK };
         let root = image.inode(image.root)?;
         if root.mode & 0o170000 != 0o040000 {
             bail!("the image {} is corrupt: its root is not a directory; build it again", path.display());
@@ -137,7 +145,7 @@ impl Image {
             bail!("the image is corrupt: a pointer leads past its end; build it again");
         }
         let mut bytes = vec![0; length as usize];
-        self.file.read_exact_at(&mut bytes, at)?;
+        self.disk.read_at(at, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -181,8 +189,8 @@ impl Image {
     }
 
     fn data(&self, inode: &Inode) -> Result<Vec<u8>> {
-        if inode.size > MAX_META.max(self.info.bytes) {
-            bail!("the image is corrupt: a file is larger than the image; build it again");
+        if inode.size > MAX_META {
+            bail!("the image is corrupt: a directory or link of {} bytes; build it again", inode.size);
         }
         let tail = if inode.layout == INLINE { inode.size % BLOCK } else { 0 };
         let mut bytes =
@@ -237,11 +245,11 @@ impl Image {
     /// Every name in the image, parents first.
     pub fn list(&self) -> Result<Vec<Entry>> {
         let mut all = Vec::new();
-        self.list_below(self.root, &PathBuf::from("/"), 0, &mut all)?;
+        self.list_below(self.root, &PathBuf::from("/"), &mut HashSet::new(), &mut all)?;
         Ok(all)
     }
 
-    fn list_below(&self, nid: u64, path: &Path, depth: usize, all: &mut Vec<Entry>) -> Result<()> {
+    fn list_below(&self, nid: u64, path: &Path, seen: &mut HashSet<u64>, all: &mut Vec<Entry>) -> Result<()> {
         use std::os::unix::ffi::OsStrExt;
         let inode = self.inode(nid)?;
         all.push(Entry {
@@ -254,12 +262,13 @@ impl Image {
             nid,
         });
         if inode.mode & 0o170000 == 0o040000 {
-            if depth > 200 {
+            // A directory has one name; the depth is what a path's length allows.
+            if !seen.insert(nid) || path.as_os_str().len() > MAX_PATH {
                 bail!("the image is corrupt: its directories are nested without end; build it again");
             }
             for (name, child) in self.entries(&inode)? {
                 if name != b"." && name != b".." {
-                    self.list_below(child, &path.join(std::ffi::OsStr::from_bytes(&name)), depth + 1, all)?;
+                    self.list_below(child, &path.join(std::ffi::OsStr::from_bytes(&name)), seen, all)?;
                 }
             }
         }

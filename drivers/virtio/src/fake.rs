@@ -80,7 +80,7 @@ impl FakeDevice {
 
     /// Lets the driver bring it up.
     pub fn start(self: &Arc<Self>, cpus: usize) -> Result<Device> {
-        crate::start(self.clone(), cpus)
+        crate::start(self.clone(), cpus)?.into_iter().next().ok_or(Error::Gone)
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {

@@ -11,30 +11,7 @@ use hal_core::device::{BlockOp, Device, Dma, NetBuf};
 
 use crate::fake::{FakeDevice, Manners, scatter};
 use driver_kit::host::bury;
-
-/// Input, read from the front; zeroes behind its end.
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((first, rest)) => {
-                self.0 = rest;
-                *first
-            }
-            None => 0,
-        }
-    }
-    fn word(&mut self) -> u16 {
-        u16::from_le_bytes([self.byte(), self.byte()])
-    }
-    fn long(&mut self) -> u32 {
-        u32::from(self.word()) | u32::from(self.word()) << 16
-    }
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.byte()).collect()
-    }
-}
+use driver_kit::input::Input;
 
 /// Counts requests and their answers.
 #[derive(Default)]
@@ -69,7 +46,7 @@ pub fn run(data: &[u8]) {
     let mut taken = Vec::new();
     // After a lie the driver may believe that memory is back which the fake was given.
     let mut lied = false;
-    while !input.0.is_empty() {
+    while !input.is_empty() {
         let op = input.byte();
         let queue = usize::from(op >> 4) % sizes.len();
         match op & 15 {

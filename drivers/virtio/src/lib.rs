@@ -1,4 +1,4 @@
-//! Drivers for virtio devices (OASIS virtio 1.2; facts of the legacy interface from 0.9.5): network, disk,
+//! Drivers for virtio devices (OASIS virtio 1.2; facts of the legacy interface from 0.9.5): network, disk, SCSI,
 //! console, entropy, balloon, over PCI and memory-mapped registers.
 //!
 //! A device is not trusted to keep the protocol: whatever it writes to a ring or a register is checked, and the
@@ -19,6 +19,7 @@ mod entropy;
 mod features;
 mod net;
 mod ring;
+mod scsi;
 mod shared;
 mod transport;
 
@@ -26,8 +27,12 @@ mod transport;
 pub mod fake;
 #[cfg(any(test, feature = "fake"))]
 pub mod fuzz;
+#[cfg(any(test, feature = "fake"))]
+pub mod scsi_fake;
 
 use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
 
 use hal_core::bus::{BusDevice, Driver};
 use hal_core::device::Device;
@@ -47,7 +52,7 @@ impl Driver for Virtio {
         "virtio"
     }
 
-    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Device>> {
+    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Vec<Device>>> {
         let transport: Result<Shared> = match device {
             BusDevice::Pci(function) => {
                 let kind = pci::device_type(&**function)?;
@@ -77,21 +82,23 @@ fn attach_line(gsi: u32, level: bool, handler: Handler) -> Result<()> {
     hal_core::platform().interrupts().attach_line(gsi, level, false, handler)
 }
 
-/// Brings the device behind `transport` up. On failure the device is told so and left alone.
-fn start(transport: Shared, cpus: usize) -> Result<Device> {
+/// Brings what is behind `transport` up. On failure the device is told so and left alone.
+fn start(transport: Shared, cpus: usize) -> Result<Vec<Device>> {
     let t = transport.clone();
-    let device = match transport.device_type() {
-        1 => net::Net::start(transport, cpus).map(|d| Device::Net(d)),
-        2 => block::Block::start(transport, cpus).map(|d| Device::Block(d)),
-        3 => console::Console::start(transport).map(|d| Device::Console(d)),
-        4 => entropy::Entropy::start(transport).map(|d| Device::Entropy(d)),
-        5 => balloon::Balloon::start(transport).map(|d| Device::Balloon(d)),
+    let one = |device| vec![device];
+    let devices = match transport.device_type() {
+        1 => net::Net::start(transport, cpus).map(|d| one(Device::Net(d))),
+        2 => block::Block::start(transport, cpus).map(|d| one(Device::Block(d))),
+        3 => console::Console::start(transport).map(|d| one(Device::Console(d))),
+        4 => entropy::Entropy::start(transport).map(|d| one(Device::Entropy(d))),
+        5 => balloon::Balloon::start(transport).map(|d| one(Device::Balloon(d))),
+        8 => scsi::start(transport, cpus),
         _ => Err(Error::Unsupported),
     };
-    if device.is_err() {
+    if devices.is_err() {
         t.give_up();
     }
-    device
+    devices
 }
 
 /// The CPU that runs this, for choosing a queue.

@@ -24,6 +24,7 @@ pub mod fuzz;
 
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 
 use hal_core::Result;
 use hal_core::bus::{BusDevice, Driver};
@@ -42,9 +43,9 @@ impl Driver for Xen {
         "xen"
     }
 
-    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Device>> {
+    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Vec<Device>>> {
         let BusDevice::Named { kind, path } = device else { return None };
-        start(services()?, kind, path, cpus)
+        start(services()?, kind, path, cpus).map(|device| Ok(alloc::vec![device?]))
     }
 }
 

@@ -107,10 +107,9 @@ impl Pool {
         }
     }
 
-    /// A page that is never used again: the backend may do with it what it likes.
-    pub fn lose(&mut self, page: Page) {
+    /// A page that is never used again: the backend may do with it what it likes. (A [`DmaArea`] is never freed.)
+    pub fn lose(&mut self, _page: Page) {
         self.count -= 1;
-        core::mem::forget(page);
     }
 
     /// From now on for the backend in `domain`. Pages of the old one that it still has mapped are its for ever.
@@ -140,7 +139,7 @@ pub(crate) fn grant_ring(services: &dyn Services, domain: u16, ring: &crate::rin
     Ok(references)
 }
 
-/// Takes a ring back; true if the backend has nothing of it mapped, so that its memory is free.
+/// Takes a ring back; true if the backend has nothing of it mapped, so that its memory may serve again. Else nobody ever uses it.
 pub(crate) fn end_ring(services: &dyn Services, references: &[u32]) -> bool {
     // Each one is tried.
     references.iter().filter(|&&reference| !services.end_grant(reference)).count() == 0

@@ -60,6 +60,14 @@ const META_AHEAD: u64 = 8;
 /// Metadata pages kept.
 const META_PAGES: u64 = 1024;
 
+/// Bytes from an image's start that [`is_image`] looks at.
+pub const HEAD: usize = SUPER_OFFSET as usize + 4;
+
+/// True if `head` is the start of an image.
+pub fn is_image(head: &[u8; HEAD]) -> bool {
+    u32_at(head, SUPER_OFFSET as usize) == MAGIC
+}
+
 /// Mounted images, for [`drop_caches`].
 static MOUNTED: SpinLock<Vec<Weak<Erofs>>> = SpinLock::new(Vec::new());
 

@@ -33,8 +33,8 @@ pub struct Module {
     pub len: u64,
 }
 
-/// At most this many ranges and modules are taken over.
-pub const MAX_RANGES: usize = 64;
+/// At most this many ranges and modules are taken over (the boot loaders leave out what is least needed).
+pub const MAX_RANGES: usize = 128;
 
 /// Start-of-day information, copied out of the loader's memory into the kernel's image before any
 /// frame is allocated.

@@ -75,6 +75,14 @@ pub trait PciFunction: Send + Sync {
     fn msix_vectors(&self) -> u16;
     /// Programs MSI-X table entry `index` and turns MSI-X on (the first time).
     fn set_msix(&self, index: u16, message: MsiMessage) -> Result<()>;
+    /// True if there is the one message of MSI.
+    fn has_msi(&self) -> bool {
+        false
+    }
+    /// Programs that message and turns MSI on.
+    fn set_msi(&self, _message: MsiMessage) -> Result<()> {
+        Err(crate::Error::Unsupported)
+    }
     /// The line interrupt: calls `handler` whenever the (level-triggered, shared) line fires.
     fn attach_line(&self, handler: Handler) -> Result<()>;
     /// Maps a memory register, uncached.
@@ -89,7 +97,7 @@ pub trait PciFunction: Send + Sync {
 pub trait Driver: Sync {
     /// Name for the log.
     fn name(&self) -> &'static str;
-    /// `Some` if the device is this driver's: the device ready for use, or why it could not be brought up.
-    /// `cpus` is how many queues are worth having.
-    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Device>>;
+    /// `Some` if the device is this driver's: what it has, ready for use (a controller has a disk for each unit, or
+    /// none), or why it could not be brought up. `cpus` is how many queues are worth having.
+    fn probe(&self, device: &BusDevice, cpus: usize) -> Option<Result<Vec<Device>>>;
 }

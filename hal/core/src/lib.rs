@@ -55,6 +55,10 @@ pub type Result<T> = core::result::Result<T, Error>;
 pub trait Platform: Sync {
     /// Short name for the log and `/sys/hypervisor`: "kvm", "xen-pv", "pc".
     fn name(&self) -> &'static str;
+    /// What told that this platform is there, for `/sys/hypervisor`: a CPUID signature, the entry point, firmware's words.
+    fn told_by(&self) -> &'static str {
+        ""
+    }
     /// Second half of bringing the platform up, when the heap works: firmware tables, interrupt controllers, clock.
     /// Called once, on the boot CPU, after [`set_kernel`]; interrupts are still disabled.
     fn setup(&self, info: &'static BootInfo) -> Result<()>;
@@ -112,8 +116,19 @@ pub trait Kernel: Sync {
 
 static DEVICE_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
 static EARLY_CONSOLE: spin::Once<&'static dyn Console> = spin::Once::new();
+static SCREEN: spin::Once<&'static dyn power::Screen> = spin::Once::new();
 static PLATFORM: spin::Once<&'static dyn Platform> = spin::Once::new();
 static KERNEL: spin::Once<&'static dyn Kernel> = spin::Once::new();
+
+/// Sets the screen for panics and refusals. Called by the boot code, where there is one that shows text.
+pub fn set_screen(screen: &'static dyn power::Screen) {
+    SCREEN.call_once(|| screen);
+}
+
+/// The screen, if there is one.
+pub fn screen() -> Option<&'static dyn power::Screen> {
+    SCREEN.get().copied()
+}
 
 /// Sets the console to use until the platform is known. Called by the boot code before the kernel.
 pub fn set_early_console(console: &'static dyn Console) {

@@ -1,4 +1,4 @@
-//! Console, power and randomness.
+//! Console, screen, power and randomness.
 
 /// The console that works before any driver and in a panic.
 pub trait Console: Sync {
@@ -12,6 +12,14 @@ pub trait Console: Sync {
     fn write_error(&self, bytes: &[u8]) {
         self.write(bytes);
     }
+}
+
+/// A screen in front of a person, where the console may be seen by nobody: shows why the machine stopped.
+pub trait Screen: Sync {
+    /// Writes a line. Callable in any context, before any driver; not for two CPUs at once.
+    fn line(&self, text: core::fmt::Arguments);
+    /// Gives the person time to read, before the machine is switched off.
+    fn hold(&self);
 }
 
 /// Ends of a run.

@@ -8,4 +8,4 @@ mod platform;
 mod pvclock;
 
 #[cfg(target_os = "none")]
-pub use platform::{KVM, PC};
+pub use platform::{KVM, PC, start_clock};

@@ -61,6 +61,25 @@ pub enum Register {
     Memory(PhysAddr),
 }
 
+/// Fixed events: the PM1a and PM1b blocks, each a status register and, as long, an enable register.
+#[derive(Clone, Copy, Debug)]
+pub struct EventBlock {
+    blocks: [Option<u16>; 2],
+    half: u16,
+}
+
+impl EventBlock {
+    /// Ports of the status registers.
+    pub fn status(&self) -> impl Iterator<Item = u16> {
+        self.blocks.into_iter().flatten()
+    }
+    /// Ports of the enable registers.
+    pub fn enable(&self) -> impl Iterator<Item = u16> {
+        let half = self.half;
+        self.status().map(move |port| port + half)
+    }
+}
+
 /// All that is taken from the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
@@ -82,6 +101,10 @@ pub struct Machine {
     pub oem: [u8; 6],
     /// The system control interrupt.
     pub sci: Option<u16>,
+    /// Fixed events.
+    pub events: Option<EventBlock>,
+    /// Port and value that hand ACPI's registers over from the BIOS.
+    pub enable: Option<(u16, u8)>,
 }
 
 static MACHINE: Once<Machine> = Once::new();
@@ -111,6 +134,12 @@ impl AcpiHandler for Mapper<'_> {
     }
 
     fn unmap_physical_region<T>(_region: &PhysicalMapping<Self, T>) {}
+}
+
+/// Who made the firmware, by the root pointer (ACPI 6.4, section 5.2.5.3). Works before the heap.
+pub fn root_oem(info: &hal_core::BootInfo) -> Option<[u8; 6]> {
+    let root = crate::dmi::memory(info, info.rsdp?.0, 20)?;
+    if root.starts_with(b"RSD PTR ") { root[9..15].try_into().ok() } else { None }
 }
 
 /// Reads the tables. Without any, a PC with one CPU is assumed.
@@ -253,6 +282,18 @@ fn read_fadt(fadt: &Fadt, machine: &mut Machine) {
         && let Some(port) = io(&timer)
     {
         machine.timers.acpi_timer = Some((port, flags.pm_timer_is_32_bit()));
+    }
+    let a = fadt.pm1a_event_block().ok();
+    machine.events = a.as_ref().filter(|block| block.bit_width >= 32).and_then(|block| {
+        let b = fadt.pm1b_event_block().ok().flatten();
+        let blocks = [Some(io(block)?), b.as_ref().and_then(io)];
+        Some(EventBlock { blocks, half: u16::from(block.bit_width / 16) })
+    });
+    if !flags.power_button_is_control_method() {
+        machine.enable = port(u64::from(fadt.smi_cmd_port)).map(|p| (p, fadt.acpi_enable));
+    } else {
+        // Then the button is a device of its own, which needs an interpreter.
+        machine.events = None;
     }
     machine.power.control = [
         fadt.pm1a_control_block().ok().as_ref().and_then(io),

@@ -25,6 +25,14 @@ pub mod msr {
     pub const GS_BASE: u32 = 0xc000_0101;
 }
 
+/// The privilege level that this runs at: 0, unless a hypervisor keeps the kernel out of it.
+pub fn ring() -> u16 {
+    let cs: u16;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {:x}, cs", out(reg) cs, options(nomem, nostack, preserves_flags)) };
+    cs & 3
+}
+
 /// Reads a byte from a port.
 ///
 /// # Safety

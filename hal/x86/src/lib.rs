@@ -8,6 +8,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod dmi;
 pub mod memmap;
 pub mod mmio_line;
 pub mod pvclock;
@@ -52,9 +53,15 @@ pub mod pc;
 #[cfg(target_os = "none")]
 pub mod pci;
 #[cfg(target_os = "none")]
+pub mod platform;
+#[cfg(target_os = "none")]
 pub mod power;
 #[cfg(target_os = "none")]
+pub mod power_button;
+#[cfg(target_os = "none")]
 pub mod rtc;
+#[cfg(target_os = "none")]
+pub mod screen;
 #[cfg(target_os = "none")]
 pub mod serial;
 #[cfg(target_os = "none")]

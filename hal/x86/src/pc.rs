@@ -3,7 +3,7 @@
 
 use hal_core::{BootInfo, PhysAddr, Platform, Result};
 
-use crate::{acpi, apic, cpu, ioapic, power, rtc, serial, smp, timer, tsc};
+use crate::{acpi, apic, cpu, ioapic, power, power_button, rtc, serial, smp, timer, tsc};
 
 /// Before the heap: the second serial port, if it is wanted.
 pub fn init_early(info: &BootInfo) {
@@ -27,6 +27,7 @@ pub fn init_interrupts(platform: &dyn Platform, info: &BootInfo) -> Result<()> {
     }
     cpu::set_count(smp::init(&machine.cpus));
     power::init(platform);
+    power_button::init(platform, machine);
     Ok(())
 }
 

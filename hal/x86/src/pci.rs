@@ -15,7 +15,12 @@ use crate::{acpi, arch, mmio, pc};
 const COMMAND: u16 = 0x04;
 const CAPABILITIES: u16 = 0x34;
 const INTERRUPT: u16 = 0x3c;
+const CAPABILITY_MSI: u8 = 0x05;
 const CAPABILITY_MSIX: u8 = 0x11;
+/// In the upper half of the capability's first word: on, number of messages (3 bits), 64-bit address.
+const MSI_ENABLE: u32 = 1 << 16;
+const MSI_MESSAGES: u32 = 0x7 << 20;
+const MSI_64: u32 = 1 << 23;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_MASK_ALL: u32 = 1 << 30;
 /// I/O, memory, bus master.
@@ -241,6 +246,26 @@ impl PciFunction for Function {
         Ok(())
     }
 
+    fn has_msi(&self) -> bool {
+        find_capability(self.address, CAPABILITY_MSI).is_some()
+    }
+
+    fn set_msi(&self, message: MsiMessage) -> Result<()> {
+        let at = find_capability(self.address, CAPABILITY_MSI).ok_or(Error::Unsupported)?;
+        let control = self.address.read(at);
+        self.address.write(at + 4, message.address as u32);
+        let wide = control & MSI_64 != 0;
+        if wide {
+            self.address.write(at + 8, (message.address >> 32) as u32);
+        }
+        let data = at + if wide { 12 } else { 8 };
+        self.address.write(data, self.address.read(data) & 0xffff_0000 | message.data & 0xffff);
+        self.address.write(at, control & !MSI_MESSAGES | MSI_ENABLE);
+        let command = self.address.read(COMMAND) & 0xffff;
+        self.address.write(COMMAND, command | NO_LINE | 0b110);
+        Ok(())
+    }
+
     fn attach_line(&self, handler: Handler) -> Result<()> {
         let [line, pin, ..] = self.address.read(INTERRUPT).to_le_bytes();
         if pin == 0 || line == 0 || line == 0xff {
@@ -280,6 +305,12 @@ impl PciFunction for Function {
             }
         }
     }
+}
+
+/// True if a device on bus 0 has this id. Works before the heap.
+pub fn is_on_first_bus(id: (u16, u16)) -> bool {
+    let word = u32::from(id.0) | u32::from(id.1) << 16;
+    (0..32).any(|device| Address { bus: 0, device, function: 0 }.read(0) == word)
 }
 
 /// All functions of ordinary devices, bridges followed.

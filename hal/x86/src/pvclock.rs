@@ -36,6 +36,7 @@ pub struct Conversion {
 
 impl TimeInfo {
     /// Nothing in it yet.
+    #[expect(clippy::declare_interior_mutable_const, reason = "an initial value, never used in place")]
     pub const EMPTY: Self = Self {
         version: AtomicU32::new(0),
         pad: AtomicU32::new(0),
@@ -88,7 +89,7 @@ mod tests {
 
     fn info(mult: u32, shift: i8, flags: u8) -> TimeInfo {
         let word = u32::from_le_bytes([shift as u8, flags, 0, 0]);
-        TimeInfo { mult: mult.into(), shift_and_flags: word.into(), ..TimeInfo::EMPTY }
+        TimeInfo { mult: mult.into(), shift_and_flags: word.into(), ..TimeInfo::default() }
     }
 
     #[test]

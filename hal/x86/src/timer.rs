@@ -11,8 +11,10 @@ use crate::local::CpuLocal;
 use crate::{apic, tsc};
 
 static DEADLINE_MODE: AtomicBool = AtomicBool::new(false);
+type Foreign = (&'static str, fn(u64));
+
 /// The hypervisor's timer: its name, and what arms it for a time (`u64::MAX` disarms).
-static FOREIGN: Once<(&'static str, fn(u64))> = Once::new();
+static FOREIGN: Once<Foreign> = Once::new();
 /// Counter ticks per nanosecond, times 2^32.
 static TICKS_PER_NS: AtomicU64 = AtomicU64::new(1 << 32);
 

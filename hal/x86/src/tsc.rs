@@ -148,8 +148,7 @@ pub fn init(platform: &dyn Platform, firmware: &Firmware, entry_tsc: u64) -> u64
     if SOURCE.get().is_none()
         && let Some((hz, source)) = told()
     {
-        set_hz(hz, entry_tsc, 0);
-        SOURCE.call_once(|| source);
+        set_frequency(source, hz, entry_tsc);
     }
     apic::start_free_count();
     if SOURCE.get().is_some() {
@@ -203,6 +202,12 @@ pub fn set_told(source: &'static str, base: (u64, u64), mult: u32, shift: u32, h
     SOURCE.call_once(|| source);
     HOOK.call_once(|| again);
     NEXT_REFRESH.store(base.1 + HOOK_INTERVAL_NS, Ordering::Relaxed);
+}
+
+/// The counter's frequency in Hz as the hypervisor tells it: before [`init`], which then measures nothing.
+pub fn set_frequency(source: &'static str, hz: u64, entry_tsc: u64) {
+    set_hz(hz, entry_tsc, 0);
+    SOURCE.call_once(|| source);
 }
 
 /// Counter ticks in `ns` nanoseconds.

@@ -58,12 +58,14 @@ pub enum Ip6 {
 }
 
 /// Where the root file system is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
-    /// The first disk.
+    /// The disk or partition that is found to hold one.
     Disk,
     /// The first boot module.
     Module,
+    /// This disk or partition, such as `vdb` or `vda3`.
+    Volume(String),
 }
 
 /// Where the program's console is.
@@ -117,7 +119,7 @@ pub struct CommandLine {
     pub ip: Ip4,
     /// IPv6.
     pub ip6: Ip6,
-    /// Where the root is; `None`: the disk if there is one, else the module.
+    /// Where the root is; `None`: a disk or partition that holds one, else the module.
     pub root: Option<Root>,
     /// Least severe log level to print.
     pub log: LevelFilter,
@@ -208,7 +210,7 @@ impl CommandLine {
             "hostname" => self.hostname = value::hostname(text()?)?,
             "ip" => self.ip = value::ip4(&text()?)?,
             "ip6" => self.ip6 = value::ip6(&text()?)?,
-            "root" => self.root = Some(value::choice(&text()?, &[("disk", Root::Disk), ("module", Root::Module)])?),
+            "root" => self.root = Some(value::root(&text()?)?),
             "log" => self.log = text()?.parse().map_err(|_| "not off, error, warn, info, debug or trace")?,
             "console" => self.console = Some(value::console(text()?)?),
             "tty" => self.tty = value::switch(&text()?)?,
@@ -220,7 +222,7 @@ impl CommandLine {
             "selftest" if raw.is_none() => self.selftest = Some(Selftest::Checks),
             "selftest" => self.selftest = Some(value::choice(&text()?, Selftest::ENDS)?),
             // Read by the boot code and the buses, before and beside this parser.
-            "nokaslr" | "stderr" => {}
+            "nokaslr" | "stderr" | "screen" => {}
             _ if key.ends_with("_mmio.device") => {}
             _ => self.unknown.push(String::from(key)),
         }

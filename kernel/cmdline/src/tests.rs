@@ -123,3 +123,13 @@ fn survives_any_bytes() {
         }
     }
 }
+
+#[test]
+fn roots() {
+    let root = |text: &str| CommandLine::parse(&[text.as_bytes()]).map(|line| line.root);
+    assert_eq!(root("root=vda3"), Ok(Some(Root::Volume("vda3".into()))));
+    assert_eq!(root("root=/dev/vdab"), Ok(Some(Root::Volume("vdab".into()))));
+    for bad in ["root=sda1", "root=vd", "root=vd1", "root=vdA", "root=vdabc", "root=vda123456789"] {
+        assert!(root(bad).is_err(), "{bad}");
+    }
+}

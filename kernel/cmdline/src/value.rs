@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
-use crate::{Console, Ip4, Ip6};
+use crate::{Console, Ip4, Ip6, Root};
 
 /// A token that the kernel refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,22 @@ impl fmt::Display for BadToken {
 }
 
 type Parsed<T> = Result<T, &'static str>;
+
+/// Where the root is. Disks are named as the kernel names them: `vd`, letters, a number for a partition.
+pub fn root(text: &str) -> Parsed<Root> {
+    let volume = |name: &str| {
+        let letters = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        (1..=2).contains(&letters.len()) && name.len() <= 8 && letters.bytes().all(|b| b.is_ascii_lowercase())
+    };
+    match text {
+        "disk" => Ok(Root::Disk),
+        "module" => Ok(Root::Module),
+        _ if text.strip_prefix("vd").or(text.strip_prefix("/dev/vd")).is_some_and(volume) => {
+            Ok(Root::Volume(String::from(text.trim_start_matches("/dev/"))))
+        }
+        _ => Err("not disk, module or a name such as vda3"),
+    }
+}
 
 /// Undoes percent-encoding.
 pub fn decode(raw: &[u8]) -> Parsed<Vec<u8>> {

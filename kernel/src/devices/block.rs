@@ -1,6 +1,6 @@
-//! Disks: whole frames and byte ranges, read and written by threads that sleep meanwhile, several requests at once.
+//! Disks: whole blocks, read and written by threads that sleep meanwhile, several requests at once.
 //!
-//! The page cache is the file systems'; this is what is below it.
+//! Bytes at any place, and partitions, are `volume.rs`'s; the page cache is the file systems'.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -20,9 +20,8 @@ use crate::sched;
 use crate::sched::wait::WaitQueue;
 use crate::sched::work::{self, WorkId};
 
-const PAGE: u64 = PAGE_SIZE as u64;
-/// Frames that one call reads at once.
-const ROUND: u64 = 256;
+/// How often a disk is looked at that does not say that it is done.
+const LOOK_NS: u64 = 1_000_000_000;
 
 static DISKS: Once<Vec<Arc<Disk>>> = Once::new();
 static WORK: Once<WorkId> = Once::new();
@@ -56,6 +55,7 @@ pub fn flush_all() {
 /// A disk.
 pub struct Disk {
     name: String,
+    driver: &'static str,
     device: Arc<dyn BlockDevice>,
     caps: BlockCaps,
     /// Held while a part of a block is changed.
@@ -97,7 +97,11 @@ impl Batch {
         device.poll();
         if finished().is_none() {
             if sched::is_up() {
-                self.done.wait_uninterruptible(finished);
+                // A disk that answers no more finds that out when it is asked, and so does a lost interrupt.
+                let look = || base::time::now_ns() + LOOK_NS;
+                while self.done.wait_uninterruptible_until(look(), finished).is_none() {
+                    device.poll();
+                }
             } else {
                 while finished().is_none() {
                     device.poll();
@@ -110,10 +114,10 @@ impl Batch {
 }
 
 impl Disk {
-    pub(super) fn new(number: usize, device: Arc<dyn BlockDevice>) -> Arc<Self> {
+    pub(super) fn new(number: usize, device: Arc<dyn BlockDevice>, driver: &'static str) -> Arc<Self> {
         let work = *WORK.call_once(|| work::register(poll_all));
         device.on_interrupt(Arc::new(move || work::raise(work)));
-        Arc::new(Self { name: name_of(number), caps: device.caps(), device, partial: Mutex::new(()) })
+        Arc::new(Self { name: name_of(number), driver, caps: device.caps(), device, partial: Mutex::new(()) })
     }
 
     /// Its name in `/dev`, such as `vda`.
@@ -121,9 +125,24 @@ impl Disk {
         &self.name
     }
 
+    /// Its driver's name.
+    pub fn driver(&self) -> &'static str {
+        self.driver
+    }
+
     /// What it is.
     pub fn caps(&self) -> BlockCaps {
         self.caps
+    }
+
+    /// True if its blocks are of a size that frames are made of.
+    pub(super) fn has_usable_blocks(&self) -> bool {
+        self.caps.block_size.is_power_of_two() && (512..=PAGE_SIZE as u32).contains(&self.caps.block_size)
+    }
+
+    /// The device's own name, if it tells one.
+    pub fn serial(&self) -> String {
+        self.device.serial()
     }
 
     /// Bytes that whole blocks can reach.
@@ -168,103 +187,44 @@ impl Disk {
         send(&mut pieces, &mut bytes);
     }
 
-    /// Reads `count` whole frames from page `first` on and hands them over in order; zeroes behind the disk's end.
-    ///
-    /// # Errors
-    /// `EIO` if the medium fails, `ENOMEM` if there are no frames.
-    pub fn read_frames(&self, first: u64, count: u64, put: &mut dyn FnMut(u64, Frame)) -> Result<()> {
-        let mut at = first;
-        let end = first.checked_add(count).ok_or(Errno::EINVAL)?;
-        while at < end {
-            let n = (end - at).min(ROUND);
-            let frames = self.read_round(at, n)?;
-            for (index, frame) in (at..).zip(frames) {
-                put(index, frame);
-            }
-            at += n;
-        }
-        Ok(())
-    }
-
-    fn read_round(&self, first: u64, count: u64) -> Result<Vec<Frame>> {
-        let start = first.checked_mul(PAGE).ok_or(Errno::EINVAL)?;
-        let on_disk = self.size().saturating_sub(start).min(count * PAGE);
-        let mut frames = Vec::with_capacity(count as usize);
-        let mut memory = Vec::with_capacity(count as usize);
-        let mut left = on_disk;
-        for _ in 0..count {
-            let frame = new_frame()?;
-            let len = left.min(PAGE) as usize;
-            frame.zero(len..PAGE_SIZE);
-            memory.push(Dma { address: frame.address().as_ptr() as usize, len });
-            left -= len as u64;
-            frames.push(frame);
-        }
+    /// Moves `len` bytes, whole blocks from `position` on, between the disk and the frames, which they fill in order.
+    fn transfer(&self, write: bool, position: u64, frames: &[Frame], len: usize) -> Result<()> {
+        let mut left = len;
+        let piece = |frame: &Frame| {
+            let len = left.min(PAGE_SIZE);
+            left -= len;
+            Dma { address: frame.address().as_ptr() as usize, len }
+        };
+        let memory: Vec<_> = frames.iter().map(piece).collect();
         let batch = Batch::new();
-        // SAFETY: the frames are ours alone until the batch is done, which is waited for at once.
-        unsafe { self.start(false, start, &memory, &batch) };
-        batch.wait(&*self.device)?;
-        Ok(frames)
-    }
-
-    /// Writes whole frames from page `first` on, cut at the disk's end.
-    ///
-    /// # Errors
-    /// `EIO` if the medium fails, `EROFS` if it is read-only.
-    pub fn write_frames(&self, first: u64, frames: &[Frame]) -> Result<()> {
-        if self.caps.read_only {
-            return Err(Errno::EROFS);
-        }
-        let start = first.checked_mul(PAGE).ok_or(Errno::EINVAL)?;
-        let mut left = self.size().saturating_sub(start);
-        let memory: Vec<_> = frames
-            .iter()
-            .map(|frame| {
-                let len = left.min(PAGE) as usize;
-                left -= len as u64;
-                Dma { address: frame.address().as_ptr() as usize, len }
-            })
-            .collect();
-        let batch = Batch::new();
-        // SAFETY: the caller's handles keep the frames until the batch is done, which is waited for at once. What
-        // an application writes to them meanwhile is written or not, as with any shared mapping.
-        unsafe { self.start(true, start, &memory, &batch) };
+        // SAFETY: the caller's handles keep the frames until the batch is done, which is waited for at once; what
+        // somebody writes to them meanwhile is written or not, as with any shared mapping. Frames to be read into
+        // are new, so nobody else uses them.
+        unsafe { self.start(write, position, &memory, &batch) };
         batch.wait(&*self.device)
     }
 
-    /// Reads bytes at any place; returns how many there were before the disk's end.
-    pub fn read_at(&self, offset: u64, to: &mut [u8]) -> Result<usize> {
-        let n = (to.len() as u64).min(self.size().saturating_sub(offset)) as usize;
-        if n == 0 {
-            return Ok(0);
+    /// Reads whole blocks from `position` on into new frames; the rest of the last one is zero.
+    pub(super) fn read_frames(&self, position: u64, len: usize) -> Result<Vec<Frame>> {
+        let frames = (0..len.div_ceil(PAGE_SIZE)).map(|_| new_frame()).collect::<Result<Vec<_>>>()?;
+        if let Some(last) = frames.last().filter(|_| !len.is_multiple_of(PAGE_SIZE)) {
+            last.zero(len % PAGE_SIZE..PAGE_SIZE);
         }
-        let first = offset / PAGE;
-        let last = (offset + n as u64).div_ceil(PAGE);
-        let mut done = 0;
-        self.read_frames(first, last - first, &mut |index, frame| {
-            let skip = if index == first { (offset % PAGE) as usize } else { 0 };
-            done += frame.read(skip, &mut to[done..n]);
-        })?;
-        Ok(done)
+        self.transfer(false, position, &frames, len)?;
+        Ok(frames)
     }
 
-    /// Writes bytes at any place; returns how many there was room for before the disk's end.
-    pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<usize> {
-        let n = (from.len() as u64).min(self.size().saturating_sub(offset)) as usize;
-        let mut done = 0;
-        while done < n {
-            let at = offset + done as u64;
-            let skip = (at % PAGE) as usize;
-            let part = (n - done).min(PAGE_SIZE - skip);
-            let whole = part == PAGE_SIZE;
-            // Two threads that change parts of one page must not undo each other's.
-            let _one = (!whole).then(|| self.partial.lock());
-            let frame = if whole { new_frame()? } else { self.read_round(at / PAGE, 1)?.pop().ok_or(Errno::EIO)? };
-            frame.write(skip, &from[done..done + part]);
-            self.write_frames(at / PAGE, core::slice::from_ref(&frame))?;
-            done += part;
+    /// Writes whole blocks from `position` on out of the frames.
+    pub(super) fn write_frames(&self, position: u64, frames: &[Frame], len: usize) -> Result<()> {
+        if self.caps.read_only {
+            return Err(Errno::EROFS);
         }
-        Ok(done)
+        self.transfer(true, position, frames, len)
+    }
+
+    /// Held while a part of a block is changed: two threads that do must not undo each other's.
+    pub(super) fn partial(&self) -> &Mutex<()> {
+        &self.partial
     }
 
     /// Makes earlier writes durable.
@@ -273,7 +233,6 @@ impl Disk {
     }
 
     /// Tells that a range, of whole blocks, holds nothing any more. `EOPNOTSUPP` if the disk does not care.
-    #[allow(dead_code, reason = "for file systems that write to disks; the root is read-only")]
     pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
         if !self.caps.discard || self.caps.read_only {
             return Err(Errno::EOPNOTSUPP);
@@ -289,17 +248,8 @@ impl Disk {
     }
 }
 
-impl fs::erofs::Image for Disk {
-    fn len(&self) -> u64 {
-        self.size()
-    }
-    fn pages(&self, first: u64, count: u64, put: &mut dyn FnMut(u64, Frame)) -> Result<()> {
-        self.read_frames(first, count.max(1), put)
-    }
-}
-
 /// A frame that is not cleared: the caller fills all of it.
-fn new_frame() -> Result<Frame> {
+pub(super) fn new_frame() -> Result<Frame> {
     let at = frame::with_reclaim(|| frame::alloc(0)).ok_or(Errno::ENOMEM)?;
     let address = NonNull::new(direct::<u8>(at)).ok_or(Errno::ENOMEM)?;
     // SAFETY: just allocated with one reference, which the handle takes over.

@@ -10,6 +10,7 @@ pub mod entropy;
 pub mod module;
 pub mod net;
 pub mod selftest;
+pub mod volume;
 
 use alloc::format;
 use alloc::string::String;
@@ -34,7 +35,14 @@ pub fn init(command_line: &str) {
             };
             let place = describe(&bus_device);
             match result {
-                Ok(device) => found.take(device, driver.name(), &place),
+                Ok(devices) => {
+                    if devices.is_empty() {
+                        log::info!("{place}: the {} driver finds nothing on it", driver.name());
+                    }
+                    for device in devices {
+                        found.take(device, driver.name(), &place);
+                    }
+                }
                 Err(error) => log::warn!("{place}: the {} driver cannot use it: {error:?}", driver.name()),
             }
             break;
@@ -44,6 +52,7 @@ pub fn init(command_line: &str) {
         balloon::start(balloon::Source::Platform(device));
     }
     block::set(found.disks);
+    volume::scan();
     net::set(found.interfaces);
     entropy::feed(random::add_entropy);
 }
@@ -56,10 +65,10 @@ struct Found {
 }
 
 impl Found {
-    fn take(&mut self, device: Device, driver: &str, place: &str) {
+    fn take(&mut self, device: Device, driver: &'static str, place: &str) {
         match device {
             Device::Block(device) => {
-                let disk = block::Disk::new(self.disks.len(), device);
+                let disk = block::Disk::new(self.disks.len(), device, driver);
                 let caps = disk.caps();
                 log::info!(
                     "{}: {} MiB{}, {} queues ({driver}, {place})",
@@ -68,7 +77,11 @@ impl Found {
                     if caps.read_only { ", read-only" } else { "" },
                     caps.queues
                 );
-                self.disks.push(disk);
+                if disk.has_usable_blocks() {
+                    self.disks.push(disk);
+                } else {
+                    log::warn!("{place}: a disk with blocks of {} bytes cannot be used", caps.block_size);
+                }
             }
             Device::Net(device) => {
                 let caps = device.caps();
@@ -79,7 +92,7 @@ impl Found {
                     caps.mtu,
                     caps.queues
                 );
-                self.interfaces.push(net::Nic::new(device));
+                self.interfaces.push(net::Nic::new(device, driver));
             }
             Device::Console(device) => {
                 log::info!("console ({driver}, {place})");

@@ -7,7 +7,10 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use hal_core::PAGE_SIZE;
 
-use super::{block, entropy};
+use fs::erofs::Image;
+
+use super::entropy;
+use super::volume::{Volume, volumes};
 use crate::sched;
 
 /// Pages of each disk that are read.
@@ -19,13 +22,17 @@ fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &b| (sum ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
+fn whole() -> impl Iterator<Item = &'static Arc<Volume>> {
+    volumes().iter().filter(|volume| volume.partition().is_none())
+}
+
 /// A disk gives the same bytes by big reads, by small ones at odd places, and to many threads at once.
 pub fn disks_read() -> Result<(), &'static str> {
-    for disk in block::disks() {
-        let pages = (disk.size() / PAGE_SIZE as u64).min(PAGES);
+    for disk in whole() {
+        let pages = (disk.len() / PAGE_SIZE as u64).min(PAGES);
         let mut expected = Vec::new();
         let mut page = vec![0; PAGE_SIZE];
-        disk.read_frames(0, pages, &mut |_, frame| {
+        disk.pages(0, pages, &mut |_, frame| {
             frame.read(0, &mut page);
             expected.push(digest(&page));
         })
@@ -60,7 +67,7 @@ pub fn disks_read() -> Result<(), &'static str> {
         if right.load(Ordering::Relaxed) as u64 != pages {
             return Err("a disk gave different bytes the second time");
         }
-        if disk.read_at(disk.size(), &mut page) != Ok(0) {
+        if disk.read_at(disk.len(), &mut page) != Ok(0) {
             return Err("a disk can be read behind its end");
         }
     }
@@ -69,11 +76,11 @@ pub fn disks_read() -> Result<(), &'static str> {
 
 /// A disk that may be written takes a page back that it gave, and a flush.
 pub fn disks_write() -> Result<(), &'static str> {
-    for disk in block::disks().iter().filter(|d| !d.caps().read_only && d.size() > 0) {
+    for disk in whole().filter(|d| !d.disk().caps().read_only && d.len() > 0) {
         let mut page = vec![0; PAGE_SIZE];
-        let last = disk.size() - disk.size().min(PAGE_SIZE as u64) + 100;
+        let last = disk.len() - disk.len().min(PAGE_SIZE as u64) + 100;
         let n = disk.read_at(last, &mut page).map_err(|_| "a disk does not read")?;
-        if disk.write_at(last, &page[..n]) != Ok(n) || disk.flush().is_err() {
+        if disk.write_at(last, &page[..n]) != Ok(n) || disk.disk().flush().is_err() {
             return Err("a disk does not write");
         }
         let mut again = vec![0; PAGE_SIZE];

@@ -13,7 +13,8 @@ use fs::inode::New;
 use fs::types::{DirEntry, StatFs, major, makedev, minor};
 use fs::{File, FileType, Inode, IoFlags, OpenFlags, Path, SetAttr, Stat, Status, Time, Walk};
 
-use super::{controlling, memfd, pipe, pty, stdio};
+use super::{block, controlling, memfd, pipe, pty, stdio};
+use crate::devices::volume::volumes;
 use crate::process::random;
 use crate::sched;
 
@@ -38,6 +39,10 @@ pub fn populate(walk: &Walk<'_>) -> Result<()> {
     for (name, major, minor, mode) in nodes {
         let new = New::Node(FileType::Char, makedev(major, minor));
         walk.create(format!("/dev/{name}").as_bytes(), new, mode)?;
+    }
+    for volume in volumes() {
+        let new = New::Node(FileType::Block, volume.device());
+        walk.create(format!("/dev/{}", volume.name()).as_bytes(), new, 0o660)?;
     }
     let links = [
         ("fd", "/proc/self/fd"),
@@ -71,6 +76,10 @@ pub fn open_special(inode: &Arc<dyn Inode>, path: &Path, flags: OpenFlags) -> Re
         }
         FileType::Char => {
             let inner = open_char(inode.stat()?.rdev, flags)?;
+            Ok(Arc::new(NodeFile { inner, path: path.clone() }))
+        }
+        FileType::Block => {
+            let inner = block::open(inode.stat()?.rdev, flags)?;
             Ok(Arc::new(NodeFile { inner, path: path.clone() }))
         }
         _ => Err(Errno::ENXIO),
@@ -247,6 +256,9 @@ impl File for NodeFile {
     }
     fn sync(&self, data_only: bool) -> Result<()> {
         self.inner.sync(data_only)
+    }
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+        self.inner.allocate(mode, offset, len)
     }
     fn page_source(&self) -> Option<Arc<dyn PageSource>> {
         self.inner.page_source()

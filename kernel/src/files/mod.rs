@@ -2,6 +2,7 @@
 //! contents of /proc, /sys and /dev. File systems and paths are the `fs` crate's; the calls are in `syscall`.
 #![forbid(unsafe_code)]
 
+mod block;
 mod context;
 pub mod controlling;
 pub mod dev;

@@ -37,7 +37,6 @@ pub use advise::Advice;
 pub use fault::Fault;
 pub use map::{Fixed, Map};
 pub use remap::RemapFlags;
-pub use section::is_usable as is_usable_memory;
 pub use space::{AddressSpace, forget_pages};
 pub use vma::{Backing, Name, Prot, USER_END, VmaFlags};
 

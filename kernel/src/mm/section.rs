@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use base::sync::{IrqSpinLock, Once};
-use hal_core::boot::{BootInfo, MemoryKind, MemoryRange};
+use hal_core::boot::{BootInfo, MemoryKind};
 use hal_core::memory::direct;
 use hal_core::{PAGE_SIZE, PhysAddr, percpu};
 use mm_core::buddy::{Buddy, FrameMeta, FrameTable, SECTION_FRAMES};
@@ -373,13 +373,6 @@ pub fn ensure(frame: u32) -> bool {
         unsafe { super::frame::free(spare, META_FRAMES.trailing_zeros() as u8) };
     }
     opened || adopted
-}
-
-/// True if the memory map says that ordinary memory is at `at`. Before [`init`] nothing is.
-pub fn is_usable(at: PhysAddr) -> bool {
-    let Some(info) = INFO.get() else { return false };
-    let covers = |r: &MemoryRange| r.start <= at && at < r.start + r.len;
-    info.memory.iter().any(|r| r.kind == MemoryKind::Usable && covers(r))
 }
 
 /// Takes over the memory map.

@@ -201,6 +201,16 @@ impl WaitQueue {
         }
     }
 
+    /// As `wait_uninterruptible`, but not beyond `deadline_ns`: then `None`.
+    pub fn wait_uninterruptible_until<T>(
+        &self,
+        deadline_ns: u64,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let attempt = || condition().ok_or(Errno::EAGAIN);
+        wait_inner(&[&self.0], Events::all(), Some(deadline_ns), false, false, attempt).ok()
+    }
+
     /// Makes all waiters look again. Callable in interrupts.
     pub fn wake_all(&self) {
         self.0.notify(Events::IN);

@@ -1,90 +1,22 @@
 //! Receiving: the ring is kept full of buffers of a page each; a frame leaves in its own buffer, or as a copy
 //! when it is small, so that little frames in long queues do not hold a page each.
 
-use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::boxed::Box;
-use core::ptr::NonNull;
 
+use driver_kit::Buffer;
 use hal_core::PAGE_SIZE;
 use hal_core::device::{NET_HEADROOM, NetBuf};
-use hal_core::memory::phys_of;
 
 use super::header::{self, LONG};
 use crate::ring::{Piece, Ring};
 
 /// Frames up to this size are copied.
 const COPY_LIMIT: usize = 256;
-/// Room before a copied frame: what a reply in place may add.
-const COPY_HEADROOM: usize = 32;
 /// Buffers given to the device at first; it grows towards the ring's size when the device runs short.
 const FIRST_TARGET: u16 = 64;
 /// Frames that the header starts before, in a buffer: the frame itself starts at `NET_HEADROOM`.
 const fn data_start(header_len: usize) -> usize {
     NET_HEADROOM - header_len
-}
-
-/// Heap memory that the device may be writing to.
-pub(crate) struct Buffer {
-    memory: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: it owns its memory.
-unsafe impl Send for Buffer {}
-
-impl Buffer {
-    fn layout(len: usize) -> Option<Layout> {
-        Layout::from_size_align(len, 1).ok()
-    }
-
-    /// A buffer of `len` bytes, more than 0, not cleared; `None` when memory is out.
-    fn new(len: usize) -> Option<Self> {
-        // SAFETY: the length is above zero.
-        let memory = NonNull::new(unsafe { alloc(Self::layout(len)?) })?;
-        Some(Self { memory, len })
-    }
-
-    /// The memory as bytes: after the device is done with it.
-    #[inline]
-    fn into_bytes(self) -> Box<[u8]> {
-        let (memory, len) = (self.memory.as_ptr(), self.len);
-        core::mem::forget(self);
-        // SAFETY: the assembly stands for the device, which may have written every byte; what it did not write
-        // is whatever was in memory, but a value. The pointer and its length are those of a global allocation
-        // with alignment 1, which is what a box of bytes is.
-        unsafe {
-            core::arch::asm!("/* {} */", in(reg) memory, options(nostack, preserves_flags));
-            Box::from_raw(core::ptr::slice_from_raw_parts_mut(memory, len))
-        }
-    }
-
-    /// The `len` bytes at `offset`, after the device is done with them.
-    #[inline]
-    fn bytes(&self, offset: usize, len: usize) -> &[u8] {
-        assert!(offset + len <= self.len, "inside the buffer");
-        // SAFETY: inside, checked; the assembly stands for the device, which may have written every byte.
-        unsafe {
-            core::arch::asm!("/* {} */", in(reg) self.memory.as_ptr(), options(nostack, preserves_flags));
-            core::slice::from_raw_parts(self.memory.as_ptr().add(offset), len)
-        }
-    }
-
-    /// The `N` bytes at `offset`, likewise.
-    #[inline]
-    fn array<const N: usize>(&self, offset: usize) -> [u8; N] {
-        let mut array = [0; N];
-        array.copy_from_slice(self.bytes(offset, N));
-        array
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Some(layout) = Self::layout(self.len) {
-            // SAFETY: allocated with this layout, and still owned.
-            unsafe { dealloc(self.memory.as_ptr(), layout) };
-        }
-    }
 }
 
 /// The receiving half of a queue pair.
@@ -121,9 +53,7 @@ impl Rx {
     #[inline]
     fn give(&mut self, buffer: Buffer) {
         let start = data_start(self.header_len);
-        // SAFETY: inside the allocation.
-        let first = unsafe { buffer.memory.as_ptr().add(start) };
-        let piece = Piece { address: phys_of(first), len: (buffer.len - start) as u32, writable: true };
+        let piece = Piece { address: buffer.phys(start), len: (buffer.len() - start) as u32, writable: true };
         // SAFETY: the token owns the memory, and only gives it out after the pop.
         // If there is no room the buffer is dropped, which is all right.
         drop(unsafe { self.ring.add_one(&piece, buffer) });
@@ -187,7 +117,7 @@ impl Rx {
             return false;
         };
         let frame = if len <= COPY_LIMIT {
-            let copy = copy_of(&buffer, len);
+            let copy = buffer.copy(NET_HEADROOM, len);
             self.give(buffer);
             copy
         } else {
@@ -254,19 +184,4 @@ impl Rx {
         frame.offload = header::decode(header, total)?;
         Some(frame)
     }
-}
-
-/// A copy of the `len` bytes of a frame; `None` when memory is out.
-#[inline]
-fn copy_of(buffer: &Buffer, len: usize) -> Option<NetBuf> {
-    let copy = Buffer::new(COPY_HEADROOM + len)?;
-    // SAFETY: `copy` has that many bytes behind its headroom, and is another object.
-    unsafe {
-        core::ptr::copy_nonoverlapping(
-            buffer.bytes(NET_HEADROOM, len).as_ptr(),
-            copy.memory.as_ptr().add(COPY_HEADROOM),
-            len,
-        )
-    };
-    Some(NetBuf::from_box(copy.into_bytes(), COPY_HEADROOM, len))
 }

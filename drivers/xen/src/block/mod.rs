@@ -4,6 +4,8 @@
 //! used any more, and everything asked of it fails.
 
 mod abi;
+#[cfg(test)]
+mod medium;
 mod queue;
 #[cfg(test)]
 mod tests;

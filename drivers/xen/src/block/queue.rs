@@ -136,8 +136,6 @@ impl Queue {
         if end_ring(&*self.services, &link.references) {
             let pages = link.references.len();
             self.spare = Some((link.ring.into_area(), pages));
-        } else {
-            core::mem::forget(link.ring);
         }
         // Among requests in flight there is no order.
         for entry in core::mem::take(&mut self.slots).into_iter().flatten() {
@@ -163,7 +161,6 @@ impl Queue {
         if let Some(link) = self.link.take() {
             self.services.close(link.port);
             end_ring(&*self.services, &link.references);
-            core::mem::forget(link.ring);
         }
         let mut lost = Vec::new();
         for entry in core::mem::take(&mut self.slots).into_iter().flatten() {

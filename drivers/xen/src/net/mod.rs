@@ -157,8 +157,6 @@ impl Queue {
         pages.into_iter().for_each(|page| self.pool.take_back(page));
         if ended {
             self.spare.extend([rx.into_area(), tx.into_area()]);
-        } else {
-            core::mem::forget((rx, tx));
         }
     }
 }

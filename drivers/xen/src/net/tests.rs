@@ -24,6 +24,12 @@ const FULL: &[(&str, &str)] = &[
     ("feature-ipv6-csum-offload", "1"),
 ];
 
+/// A packet as the backend got it: bytes, flags of its first request, kind and size of its segments.
+type Sent = (Vec<u8>, u16, Option<(u8, u16)>);
+
+/// What a lying backend does with the request that it took.
+type Lie = fn(&mut BackRing, &[u8]);
+
 /// A backend.
 struct Peer {
     fake: Arc<FakeXen>,
@@ -68,7 +74,7 @@ impl Peer {
     }
 
     /// Takes the next packet that was sent: its bytes, flags, and segmentation; and answers.
-    fn sent(&self) -> Option<(Vec<u8>, u16, Option<(u8, u16)>)> {
+    fn sent(&self) -> Option<Sent> {
         let mut rings = self.rings.lock().unwrap();
         let tx = &mut rings[0].0;
         let first = tx.take()?;
@@ -251,7 +257,7 @@ fn receives_packets_of_all_shapes() {
 
 #[test]
 fn lies_end_the_use_and_pages_stay() {
-    let lies: [(&str, fn(&mut BackRing, &[u8])); 7] = [
+    let lies: [(&str, Lie); 7] = [
         ("outside of the page", |rx, r| rx.answer(&rx_response(r[0].into(), 4000, 0, 100))),
         ("another order", |rx, r| rx.answer(&rx_response(u16::from(r[0]) + 1, 0, 0, 100))),
         ("too many", |rx, _| rx.show(100)),

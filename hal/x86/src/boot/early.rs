@@ -26,7 +26,12 @@ static AREA_PDPT: Frame = Frame::new();
 extern "C" fn coracle_early(start_info: u64, load: u64) -> u64 {
     let random = if wants_fixed_addresses(start_info) { 0 } else { crate::arch::early_random() };
     let pages = ((1 << 30) - IMAGE_MAX) / 4096;
-    let base = IMAGE_AREA + if random == 0 { load % (1 << 30) } else { (random & 0xffff_ffff) % pages * 4096 };
+    let base = IMAGE_AREA
+        + if random == 0 {
+            (load % (1 << 30)).min((1 << 30) - IMAGE_MAX)
+        } else {
+            (random & 0xffff_ffff) % pages * 4096
+        };
     let slots = DIRECT_SLOTS.end - DIRECT_SLOTS.start;
     let direct = (0xffff << 48) | (DIRECT_SLOTS.start + (random >> 32) % slots) << 39;
     super::LOAD.store(load, Ordering::Relaxed);

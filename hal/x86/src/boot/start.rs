@@ -6,6 +6,8 @@ use spin::Once;
 
 use super::symbol;
 use crate::memmap::{RawRange, sanitise};
+use crate::pc::has_word;
+use crate::screen::TEXT_SCREEN;
 use crate::{arch, paging, serial};
 
 unsafe extern "Rust" {
@@ -119,6 +121,9 @@ fn describe(at: u64, start: &StartInfo) -> &'static BootInfo {
     let modules = &modules.0[..modules.1];
 
     let command_line = command_line(start.command_line);
+    if has_word(command_line, b"screen=text") {
+        hal_core::set_screen(&TEXT_SCREEN);
+    }
     let reserved = RESERVED.call_once(|| {
         let mut list = List { out: [NOTHING; MAX_RANGES], count: 0 };
         // The first page (real-mode tables) and the page that other CPUs start in.

@@ -43,6 +43,10 @@ impl Platform for HvmPlatform {
         "xen"
     }
 
+    fn told_by(&self) -> &'static str {
+        "CPUID XenVMMXenVMM"
+    }
+
     fn setup(&self, info: &'static BootInfo) -> Result<()> {
         pc::init_interrupts(self, info)?;
         clock::init()?;

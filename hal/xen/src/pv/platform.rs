@@ -51,6 +51,10 @@ impl Platform for PvPlatform {
         "xen-pv"
     }
 
+    fn told_by(&self) -> &'static str {
+        "the PV entry"
+    }
+
     fn setup(&self, _info: &'static BootInfo) -> Result<()> {
         clock::init()?;
         cpu::init()?;

@@ -12,8 +12,10 @@ use core::fmt::Write;
 use base::time::now_ns;
 use base::{Errno, Result};
 use fs::synth::{dir, dynamic, file, fixed, link};
+use fs::types::{major, minor};
 use fs::{FileType, Inode};
 
+use crate::devices::volume::volumes;
 use crate::process::{ids, tree as processes};
 use crate::{mm, sched};
 
@@ -42,10 +44,11 @@ pub fn tree() -> Node {
         ("interrupts", fixed("")),
         ("loadavg", text(loadavg)),
         ("meminfo", text(meminfo)),
+        ("slabinfo", text(slabinfo)),
         ("modules", fixed("")),
         ("mounts", link(|| Ok(b"self/mounts".to_vec()))),
         ("net", link(|| Ok(b"self/net".to_vec()))),
-        ("partitions", fixed("major minor  #blocks  name\n\n")),
+        ("partitions", text(partitions)),
         ("stat", text(stat)),
         ("swaps", fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("sys", sysctl::tree()),
@@ -59,6 +62,15 @@ pub fn tree() -> Node {
         names.sort_unstable();
         Ok(names.iter().map(|pid| (format!("{pid}").into_bytes(), FileType::Directory)).collect())
     })
+}
+
+fn partitions() -> String {
+    let mut out = String::from("major minor  #blocks  name\n\n");
+    for volume in volumes() {
+        let (major, minor) = (major(volume.device()), minor(volume.device()));
+        let _ = writeln!(out, "{major:4}  {minor:7} {:>10} {}", volume.len() >> 10, volume.name());
+    }
+    out
 }
 
 fn own_pid() -> Result<u32> {
@@ -92,6 +104,7 @@ fn meminfo() -> String {
     let stats = mm::frame::stats();
     let kib = |pages: usize| pages as u64 * 4;
     let (total, free, cached) = (kib(stats.total), kib(stats.free), kib(stats.cached));
+    let slab = kib(mm::heap::pages());
     let available = free + cached / 2;
     let mut out = String::new();
     let rows: [(&str, u64); 32] = [
@@ -117,9 +130,9 @@ fn meminfo() -> String {
         ("Mapped", cached),
         ("Shmem", 0),
         ("KReclaimable", 0),
-        ("Slab", 0),
+        ("Slab", slab),
         ("SReclaimable", 0),
-        ("SUnreclaim", 0),
+        ("SUnreclaim", slab),
         ("KernelStack", 0),
         ("PageTables", 0),
         ("CommitLimit", total / 2),
@@ -134,6 +147,33 @@ fn meminfo() -> String {
     out +=
         "AnonHugePages:         0 kB\nHugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\n";
     out += "HugePages_Surp:        0\nHugepagesize:       2048 kB\nHugetlb:               0 kB\n";
+    out
+}
+
+/// The heap's size classes, in the format of Linux' slabinfo 2.1.
+fn slabinfo() -> String {
+    let mut out = String::from(
+        "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables \
+         <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n",
+    );
+    for class in mm::heap::classes() {
+        let per_slab = hal_core::PAGE_SIZE / class.size;
+        let name = format!("kmalloc-{}", class.size);
+        let _ = writeln!(
+            out,
+            "{name:<17} {:>6} {:>6} {:>6} {per_slab:>4} {:>4} : tunables {:>4} {:>4} {:>4} : slabdata {:>6} {:>6} {:>6}",
+            class.objects,
+            class.pages * per_slab,
+            class.size,
+            1,
+            0,
+            0,
+            0,
+            class.pages,
+            class.pages,
+            0
+        );
+    }
     out
 }
 
@@ -321,6 +361,5 @@ fn vmstat() -> String {
     )
 }
 
-const DEVICES: &str =
-    "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n";
+const DEVICES: &str = "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n254 vd\n259 blkext\n";
 const FILESYSTEMS: &str = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevpts\nnodev\toverlay\n\terofs\n";
