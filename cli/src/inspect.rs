@@ -79,8 +79,11 @@ fn boot(out: &mut Lines, inside: &Inside) {
     if inside.block.is_err() {
         return;
     }
-    match inside.kernel().and_then(|kernel| Ok((kernel.size(), sum(&kernel)?))) {
-        Ok((size, sum)) => out.line(format_args!("kernel: {size} bytes, SHA-256 {sum}")),
+    match inside.kernel().and_then(|kernel| look(&kernel)) {
+        Ok((sum, version)) => {
+            let size = inside.block.as_ref().map_or(0, |b| b.kernel_len);
+            out.line(format_args!("kernel: {version}, {size} bytes, SHA-256 {sum}"));
+        }
         Err(e) => out.line(format_args!("kernel: {e:#}")),
     }
     match inside.command_line() {
@@ -89,10 +92,18 @@ fn boot(out: &mut Lines, inside: &Inside) {
     }
 }
 
-fn sum(disk: &dyn Disk) -> Result<String> {
-    let mut bytes = vec![0; disk.size() as usize];
-    disk.read_at(0, &mut bytes)?;
-    Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
+/// A kernel's checksum, and its version as its `uname` tells it.
+fn look(kernel: &dyn Disk) -> Result<(String, String)> {
+    const BEFORE: &[u8] = b"#1 SMP Coracle ";
+    let mut bytes = vec![0; kernel.size() as usize];
+    kernel.read_at(0, &mut bytes)?;
+    let sum = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let version = bytes.windows(BEFORE.len()).position(|w| w == BEFORE).map(|at| {
+        let rest = &bytes[at + BEFORE.len()..];
+        let end = rest.iter().position(|b| !b.is_ascii_digit() && *b != b'.').unwrap_or(0);
+        String::from_utf8_lossy(&rest[..end.min(20)]).into_owned()
+    });
+    Ok((sum, version.map_or("of no known version".into(), |v| format!("Coracle {v}"))))
 }
 
 fn root(out: &mut Lines, image: &erofs::Image, args: &InspectArgs, title: &str) -> Result<()> {

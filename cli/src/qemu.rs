@@ -120,7 +120,8 @@ impl Vm {
         if self.root == RootKind::Disk {
             let file = comma(&self.image);
             // ATA knows no read-only disks, and QEMU's NVMe does not tell: there, what is written goes to a temporary file.
-            let access = if matches!(self.disk, Disk::Ahci | Disk::Ide | Disk::Nvme) { "snapshot=on" } else { "readonly=on" };
+            let access =
+                if matches!(self.disk, Disk::Ahci | Disk::Ide | Disk::Nvme) { "snapshot=on" } else { "readonly=on" };
             let format = match self.format {
                 Format::Raw | Format::Erofs => "raw",
                 Format::Qcow2 => "qcow2",

@@ -16,6 +16,7 @@ const FORMATS: [(&str, &str); 5] =
 fn boot_files(s: &Sandbox) -> PathBuf {
     let mut elf = vec![0x5a; 300_000];
     elf[..64].fill(0);
+    elf[1000..1021].copy_from_slice(b"#1 SMP Coracle 9.8.7\0");
     elf[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0");
     s.write("boot/bios.bin", [vec![0x90; 512], vec![0x91; 5000]].concat());
     s.write("boot/bootx64.efi", [b"MZ".to_vec(), vec![0x92; 70_000]].concat());
@@ -122,7 +123,7 @@ fn the_partitions_are_what_their_types_say() {
         "EFI system",
         "3: sectors 18432 to ",
         "boot block: stage 2 at sector 65 (10 sectors)",
-        "kernel: 300000 bytes",
+        "kernel: Coracle 9.8.7, 300000 bytes, SHA-256",
         "command line: \"log=info ip=dhcp\"",
         "root: EROFS",
         "arguments: \"sh\" \"-c\" \"exit 3\"",
@@ -159,7 +160,7 @@ fn a_disk_image_runs_with_its_own_kernel() {
         assert_eq!(out.status.code(), Some(5), "{}", text(&out.stderr));
         assert!(std::fs::read(s.path("used")).unwrap() == std::fs::read(s.path("boot/kernel")).unwrap());
         let line = std::fs::read_to_string(s.path("line")).unwrap();
-        assert!(line.contains("arg=more log=info framing=on") && line.contains(drive), "{line}");
+        assert!(line.contains("arg=more") && line.contains("log=info framing=on") && line.contains(drive), "{line}");
     }
     let out = s
         .with_qemu("echo \"$@\" >line; printf '\\036 coracle:exit 0\\n'; exit 1")
@@ -182,6 +183,9 @@ fn mistakes_are_told() {
     assert_error(&out, 125, &["bare/bios.bin", "./x build", "-o NAME.erofs"]);
     assert_error(&run(&["convert", "x.img", "y.what"]), 125, &["y.what", "--format"]);
     assert_error(&run(&["convert", "x.img", "x.img"]), 125, &["onto itself"]);
+    std::fs::create_dir(s.path("folder.img")).unwrap();
+    assert_error(&run(&["convert", "x.img", "folder.img"]), 125, &["folder.img is not a file", "dd bs=1M"]);
+    assert_error(&run(&["build", "-o", "/dev/null", "--format", "erofs", "sh"]), 125, &["/dev/null is not a file"]);
     assert_error(&run(&["convert", "none.img", "y.vdi"]), 125, &["cannot open none.img"]);
     let whole = std::fs::read(s.path("x.img")).unwrap();
     s.write("cut.img", &whole[..9 << 20]);

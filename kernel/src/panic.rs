@@ -121,8 +121,8 @@ fn exception_name(vector: u8) -> &'static str {
 
 /// Ends the run because the kernel must refuse: one line at `error`, then `code` (docs/command-line.md, section 4).
 pub fn refuse(code: u8, reason: core::fmt::Arguments) -> ! {
-    log::error!("{reason}");
     show(format_args!("coracle: {reason}"));
+    log::error!("{reason}");
     hold_screen();
     exit(code)
 }

@@ -24,8 +24,11 @@ impl Wire {
     /// Connects.
     pub fn dial(peer: impl Into<Peer>) -> Result<Wire, String> {
         let Peer(address) = peer.into();
-        let stream =
-            TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|e| format!("connect: {e}"))?;
+        Wire::over(TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|e| format!("connect: {e}"))?)
+    }
+
+    /// Takes over a connection.
+    pub fn over(stream: TcpStream) -> Result<Wire, String> {
         let limit = Some(Duration::from_secs(20));
         stream.set_read_timeout(limit).and_then(|()| stream.set_write_timeout(limit)).map_err(|e| e.to_string())?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
@@ -75,6 +78,30 @@ impl Wire {
     /// An HTTP request on a connection that stays open; status and body.
     pub fn get(&mut self, path: &str) -> Result<(u16, Vec<u8>), String> {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: keep-alive\r\n\r\n").as_bytes())?;
+        self.answer()
+    }
+
+    /// The same without taking the body: its length, which must be told.
+    pub fn get_head(&mut self, path: &str) -> Result<u64, String> {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: guest\r\nConnection: keep-alive\r\n\r\n").as_bytes())?;
+        match self.head()? {
+            (200, Some(length)) => Ok(length as u64),
+            (code, _) => Err(format!("{path}: status {code}")),
+        }
+    }
+
+    /// An HTTP answer; status and body.
+    pub fn answer(&mut self) -> Result<(u16, Vec<u8>), String> {
+        let (code, length) = self.head()?;
+        let body = match length {
+            Some(count) => self.exactly(count)?,
+            None => self.rest()?,
+        };
+        Ok((code, body))
+    }
+
+    /// Status and length of the body.
+    fn head(&mut self) -> Result<(u16, Option<usize>), String> {
         let status = self.line()?;
         let code = status
             .split(' ')
@@ -85,7 +112,7 @@ impl Wire {
         loop {
             let header = self.line()?;
             if header.is_empty() {
-                break;
+                return Ok((code, length));
             }
             if let Some((name, value)) = header.split_once(':')
                 && name.eq_ignore_ascii_case("content-length")
@@ -93,11 +120,24 @@ impl Wire {
                 length = value.trim().parse().ok();
             }
         }
-        let body = match length {
-            Some(count) => self.exactly(count)?,
-            None => self.rest()?,
-        };
-        Ok((code, body))
+    }
+
+    /// So many bytes in pieces, as they come.
+    pub fn each(&mut self, count: u64, mut take: impl FnMut(&[u8])) -> Result<(), String> {
+        let mut left = count;
+        let mut buffer = vec![0; 1 << 16];
+        while left > 0 {
+            let now = left.min(buffer.len() as u64) as usize;
+            match self.reader.read(&mut buffer[..now]) {
+                Ok(0) => return Err(format!("closed with {left} bytes to come")),
+                Ok(n) => {
+                    take(&buffer[..n]);
+                    left -= n as u64;
+                }
+                Err(e) => return Err(format!("receive, {left} bytes to come: {e}")),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,10 @@
 //! Counting and printing what passed and what did not.
 
-use std::time::Instant;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::run::must;
 
 /// One suite: cases are reported one by one, the summary line comes at the end.
 pub struct Suite {
@@ -35,6 +39,21 @@ impl From<std::io::Error> for Bad {
     fn from(why: std::io::Error) -> Self {
         Bad::Failed(why.to_string())
     }
+}
+
+/// The date, UTC.
+pub fn today() -> String {
+    let text = must(Command::new("date").args(["-u", "+%Y-%m-%d"]), Duration::from_secs(10)).unwrap_or_default();
+    text.trim().to_owned()
+}
+
+/// Replaces what stands between the two markers of this name in a page.
+pub fn put_between(page: &Path, name: &str, text: &str) -> Result<(), String> {
+    let (begin, end) = (format!("<!-- {name}: begin -->"), format!("<!-- {name}: end -->"));
+    let old = std::fs::read_to_string(page).map_err(|e| format!("cannot read {}: {e}", page.display()))?;
+    let (before, rest) = old.split_once(&begin).ok_or_else(|| format!("{} has no {begin}", page.display()))?;
+    let (_, after) = rest.split_once(&end).ok_or_else(|| format!("{} has no {end}", page.display()))?;
+    std::fs::write(page, format!("{before}{begin}\n{text}\n{end}{after}")).map_err(|e| e.to_string())
 }
 
 /// What a case gives.

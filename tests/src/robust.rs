@@ -155,7 +155,7 @@ pub fn least_memory(options: &Options, place: &Place, program: &Path) -> Result<
 /// An image that was cut short, in several places: an error of one line, not a hang, not a panic.
 fn truncated_image(options: &Options, machine: &str, program: &Path) -> Outcome {
     let folder = Scratch::new("truncated")?;
-    let image: PathBuf = folder.path().join("hello.img");
+    let image: PathBuf = folder.path().join("hello.erofs");
     must(
         Command::new(&options.coracle).args(["build", "-o"]).arg(&image).arg("--").arg(program),
         Duration::from_secs(60),
@@ -174,7 +174,7 @@ fn truncated_image(options: &Options, machine: &str, program: &Path) -> Outcome 
         return Err(format!("the whole image gives {}: {}", good.code, tail(&good.text, 10)).into());
     }
     for length in [0, 512, 4096, whole.len() / 2, whole.len() - 4096] {
-        let cut = folder.write("cut.img", &whole[..length.min(whole.len())])?;
+        let cut = folder.write("cut.erofs", &whole[..length.min(whole.len())])?;
         let done = boot(&cut)?;
         let text = done.text.to_lowercase();
         let clear = ["truncated", "corrupt", "cut", "not an image", "damaged", "short", "image"]

@@ -295,7 +295,8 @@ fn coracle(options: &Options, machine: &str, cpus: u32, spec: &Spec, port: u16) 
     c
 }
 
-fn collect(mut stream: impl Read + Send + 'static, into: Vec<Arc<Mutex<Vec<u8>>>>, show: bool) -> JoinHandle<()> {
+/// Reads a stream on a thread of its own, into these buffers.
+pub fn collect(mut stream: impl Read + Send + 'static, into: Vec<Arc<Mutex<Vec<u8>>>>, show: bool) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut buffer = [0; 16384];
         while let Ok(n @ 1..) = stream.read(&mut buffer) {

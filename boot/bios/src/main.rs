@@ -46,8 +46,9 @@ unsafe extern "C" {
 
 #[unsafe(no_mangle)]
 extern "C" fn stage2_main() -> ! {
+    let (map, hand_over) = (&raw mut MAP, &raw mut HAND_OVER);
     // SAFETY: this function runs once, alone, and takes each static once.
-    let (map, hand_over) = unsafe { (&mut *(&raw mut MAP), &mut *(&raw mut HAND_OVER)) };
+    let (map, hand_over) = unsafe { (&mut *map, &mut *hand_over) };
     let block = boot_block();
     let count = bios::memory_map(map);
     let map = &mut map[..count];

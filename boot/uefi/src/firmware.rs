@@ -14,6 +14,8 @@ use uefi_raw::{Guid, Handle, Status};
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
 
+const VOLUME: &str = "the loader's own volume cannot be read";
+
 /// Why there is no boot.
 pub struct Problem {
     what: &'static str,
@@ -85,25 +87,31 @@ impl Firmware {
         unsafe { &*self.table }
     }
 
-    fn boot(&self) -> &BootServices {
+    /// The boot services.
+    pub fn boot(&self) -> &BootServices {
         // SAFETY: as in `table`.
         unsafe { &*self.table().boot_services }
     }
 
     /// An interface of a handle.
-    fn protocol<T>(&self, handle: Handle, guid: &Guid, what: &'static str) -> Result<*mut T> {
+    pub fn protocol<T>(&self, handle: Handle, guid: &Guid, what: &'static str) -> Result<*mut T> {
         let mut found: *mut c_void = null_mut();
         // SAFETY: arguments as the specification has them.
         check(unsafe { (self.boot().handle_protocol)(handle, guid, &mut found) }, what)?;
         Ok(found.cast())
     }
 
-    /// The root folder of the volume that this program comes from.
-    pub fn volume(&self) -> Result<File> {
-        const WHAT: &str = "the loader's own volume cannot be read";
-        let image: *mut LoadedImageProtocol = self.protocol(self.image, &LoadedImageProtocol::GUID, WHAT)?;
+    /// The handle of the volume that this program comes from.
+    pub fn device(&self) -> Result<Handle> {
+        let image: *mut LoadedImageProtocol = self.protocol(self.image, &LoadedImageProtocol::GUID, VOLUME)?;
         // SAFETY: firmware's structure.
-        let device = unsafe { (*image).device_handle };
+        Ok(unsafe { (*image).device_handle })
+    }
+
+    /// The root folder of that volume.
+    pub fn volume(&self) -> Result<File> {
+        const WHAT: &str = VOLUME;
+        let device = self.device()?;
         let system: *mut SimpleFileSystemProtocol = self.protocol(device, &SimpleFileSystemProtocol::GUID, WHAT)?;
         let mut root = null_mut();
         // SAFETY: the interface that firmware gave.

@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod disk;
 mod entry;
 mod firmware;
 
@@ -15,7 +16,7 @@ use core::panic::PanicInfo;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use boot_layout::{COMMAND_LINE, COMMAND_LINE_MAX, KERNEL, KERNEL_MAX};
+use boot_layout::{COMMAND_LINE, COMMAND_LINE_MAX, KERNEL, KERNEL_MAX, crc32};
 use boot_plan::Refused;
 use boot_plan::kernel::{ALIGN, HEAD, Kernel};
 use boot_plan::memory::{self, RANGES_MAX, Range};
@@ -120,19 +121,29 @@ fn load_kernel(firmware: &Firmware, volume: &File) -> Result<u32> {
     if len > KERNEL_MAX {
         return Err(Refused("the kernel is impossibly long").into());
     }
-    let mut head = [0; HEAD];
-    let head = &mut head[..HEAD.min(len as usize)];
-    file.read(0, head, WHAT)?;
-    let kernel = place(firmware, Kernel::parse(head, len)?)?;
-    for segment in kernel.segments() {
-        // SAFETY: in the pages that `place` got from firmware; segments do not overlap.
-        let out = unsafe { core::slice::from_raw_parts_mut(segment.at as *mut u8, segment.len as usize) };
-        let (from_file, zero) = out.split_at_mut(segment.file_len as usize);
-        file.read(segment.offset, from_file, WHAT)?;
-        zero.fill(0);
+    let buffer = firmware.allocate(MemoryType::LOADER_DATA, pages(len).max(1))? as *mut u8;
+    // SAFETY: fresh pages, at least so many bytes.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(buffer, len as usize) };
+    file.read(0, bytes, WHAT)?;
+    // A kernel of another length was put there by somebody, after the disk was written.
+    if let Some(block) = disk::boot_block(firmware)
+        && block.kernel_len == len
+        && block.kernel_crc != crc32(bytes)
+    {
+        return Err(Refused("the kernel on this disk is damaged (checksum); write the image again").into());
+    }
+    let kernel = place(firmware, Kernel::parse(&bytes[..HEAD.min(bytes.len())], len)?)?;
+    for piece in kernel.pieces(0, bytes.len()) {
+        let part = &bytes[piece.from..piece.from + piece.len];
+        // SAFETY: into the pages that `place` got from firmware.
+        unsafe { core::ptr::copy_nonoverlapping(part.as_ptr(), piece.to as *mut u8, part.len()) };
+    }
+    for (start, len) in kernel.zeroes() {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_bytes(start as *mut u8, 0, len as usize) };
     }
     for (at, len) in kernel.notes() {
-        // SAFETY: in a segment that was read.
+        // SAFETY: in a segment that was copied.
         let notes = unsafe { core::slice::from_raw_parts(at as *const u8, len as usize) };
         if let Some(entry) = kernel.entry(notes)? {
             return Ok(entry);

@@ -37,7 +37,7 @@ pub fn write(disk: &dyn Disk, out: &mut File, progress: &mut dyn FnMut(u64)) -> 
     let mut finish = |l2: &mut Vec<u8>, index: u64, next: &mut u64, out: &mut File| -> Result<()> {
         if !l2.is_empty() {
             out.write_all_at(l2, *next * CLUSTER)?;
-            l1[index as usize] = *next * CLUSTER | COPIED;
+            l1[index as usize] = (*next * CLUSTER) | COPIED;
             *next += 1;
             l2.clear();
         }
@@ -50,7 +50,7 @@ pub fn write(disk: &dyn Disk, out: &mut File, progress: &mut dyn FnMut(u64)) -> 
         }
         l2.resize(CLUSTER as usize, 0);
         out.write_all_at(bytes, next * CLUSTER)?;
-        put(&mut l2, (number % L2_ENTRIES) as usize * 8, &(next * CLUSTER | COPIED).to_be_bytes());
+        put(&mut l2, (number % L2_ENTRIES) as usize * 8, &((next * CLUSTER) | COPIED).to_be_bytes());
         next += 1;
         Ok(())
     })?;

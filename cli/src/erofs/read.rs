@@ -1,6 +1,7 @@
 //! Reads an EROFS image as far as the command needs it: is it whole, what is in it, and the bytes of one file.
 //! It believes nothing: every offset is checked against the file's length.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +74,8 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
     u64::from(u32_at(b, at)) | u64::from(u32_at(b, at + 4)) << 32
 }
 
+/// Longer paths are taken for damage: so deep is no tree that was packed.
+const MAX_PATH: usize = 4096;
 /// Directories and links larger than this are taken for damage.
 const MAX_META: u64 = 64 << 20;
 
@@ -186,8 +189,8 @@ impl Image {
     }
 
     fn data(&self, inode: &Inode) -> Result<Vec<u8>> {
-        if inode.size > MAX_META.max(self.info.bytes) {
-            bail!("the image is corrupt: a file is larger than the image; build it again");
+        if inode.size > MAX_META {
+            bail!("the image is corrupt: a directory or link of {} bytes; build it again", inode.size);
         }
         let tail = if inode.layout == INLINE { inode.size % BLOCK } else { 0 };
         let mut bytes =
@@ -242,11 +245,11 @@ impl Image {
     /// Every name in the image, parents first.
     pub fn list(&self) -> Result<Vec<Entry>> {
         let mut all = Vec::new();
-        self.list_below(self.root, &PathBuf::from("/"), 0, &mut all)?;
+        self.list_below(self.root, &PathBuf::from("/"), &mut HashSet::new(), &mut all)?;
         Ok(all)
     }
 
-    fn list_below(&self, nid: u64, path: &Path, depth: usize, all: &mut Vec<Entry>) -> Result<()> {
+    fn list_below(&self, nid: u64, path: &Path, seen: &mut HashSet<u64>, all: &mut Vec<Entry>) -> Result<()> {
         use std::os::unix::ffi::OsStrExt;
         let inode = self.inode(nid)?;
         all.push(Entry {
@@ -259,12 +262,13 @@ impl Image {
             nid,
         });
         if inode.mode & 0o170000 == 0o040000 {
-            if depth > 200 {
+            // A directory has one name; the depth is what a path's length allows.
+            if !seen.insert(nid) || path.as_os_str().len() > MAX_PATH {
                 bail!("the image is corrupt: its directories are nested without end; build it again");
             }
             for (name, child) in self.entries(&inode)? {
                 if name != b"." && name != b".." {
-                    self.list_below(child, &path.join(std::ffi::OsStr::from_bytes(&name)), depth + 1, all)?;
+                    self.list_below(child, &path.join(std::ffi::OsStr::from_bytes(&name)), seen, all)?;
                 }
             }
         }

@@ -83,7 +83,8 @@ pub(crate) fn start(transport: Shared, cpus: usize) -> Result<Vec<Device>> {
     for index in 0..limits.queues {
         let size = t.choose_size(FIRST_QUEUE + index, RING_SIZE)?;
         queues.push(Lock::new(Queue {
-            // QEMU counts what it has read as written, too: the length says nothing, and nobody looks at it.
+            // QEMU counts what it read, too, so that a write's used length is greater than the part for the device. The
+            // length is not used here: the response tells its own.
             ring: Ring::new(size, RingOptions { lenient: true, ..t.ring_options(agreed) })?,
             cells: DmaArea::new(CELL * usize::from(size))?,
             waiting: VecDeque::new(),

@@ -277,7 +277,7 @@ fn a_very_deep_tree_goes_without_recursion() {
         let before = crate::vfs::cached();
         top.unmount(true).unwrap();
         drop(top);
-        assert_eq!(at.parent().dentry().is_unlinked(), false);
+        assert!(!at.parent().dentry().is_unlinked());
         drop(at);
         assert!(crate::vfs::cached() < before - 40_000 || before < 45_000);
     };

@@ -55,6 +55,10 @@ pub type Result<T> = core::result::Result<T, Error>;
 pub trait Platform: Sync {
     /// Short name for the log and `/sys/hypervisor`: "kvm", "xen-pv", "pc".
     fn name(&self) -> &'static str;
+    /// What told that this platform is there, for `/sys/hypervisor`: a CPUID signature, the entry point, firmware's words.
+    fn told_by(&self) -> &'static str {
+        ""
+    }
     /// Second half of bringing the platform up, when the heap works: firmware tables, interrupt controllers, clock.
     /// Called once, on the boot CPU, after [`set_kernel`]; interrupts are still disabled.
     fn setup(&self, info: &'static BootInfo) -> Result<()>;
@@ -74,6 +78,8 @@ pub trait Platform: Sync {
     fn power(&self) -> &'static dyn Power;
     /// Randomness of the CPU or the hypervisor.
     fn entropy(&self) -> &'static dyn Entropy;
+    /// What [`Kernel::defer`] was called for. No lock is held; may take locks and wake threads, must not sleep.
+    fn deferred(&self) {}
     /// Gives memory back and takes it again without a device, where the hypervisor has such a call.
     fn balloon(&self) -> Option<&'static dyn device::BalloonDevice> {
         None
@@ -102,6 +108,8 @@ pub trait Kernel: Sync {
     fn kernel_page_fault(&self, fault: &cpu::PageFault, ip: u64) -> Option<u64>;
     /// An exception in kernel code that nothing can repair.
     fn fatal(&self, trap: &cpu::KernelTrap) -> !;
+    /// Calls [`Platform::deferred`] soon, outside of interrupts. May be called in one.
+    fn defer(&self);
     /// The host asks the guest to shut down (ACPI power button, control/shutdown). May run in an interrupt.
     fn shutdown_requested(&self);
 }

@@ -103,6 +103,11 @@ pub trait Mmu: Sync {
     /// # Safety
     /// No CPU uses it any more.
     unsafe fn retire_table(&self, frame: PhysAddr, level: u8);
+    /// Tells that no CPU has `root` loaded or will load it again: what comes next takes its tables apart.
+    ///
+    /// # Safety
+    /// It is so.
+    unsafe fn close_root(&self, _root: PhysAddr) {}
     /// The root whose upper half is the kernel's: a new address space copies those 256 entries, and they
     /// never change afterwards (the tables below them do).
     fn kernel_root(&self) -> PhysAddr;

@@ -14,9 +14,14 @@ pub static KVM: Backend = Backend { name: "kvm", detect: detect_kvm, init: |info
 /// A PC with or without a hypervisor that nobody here knows; QEMU's TCG among them.
 pub static PC: Backend = Backend { name: "pc", detect: |_| Some(1), init: |info| start(info, &PC_PLATFORM) };
 
-static KVM_PLATFORM: PcPlatform =
-    PcPlatform { name: "kvm", start_clock: start_kvm_clock, set_wall_clock: || PARAVIRTUAL.load(Ordering::Relaxed) };
-static PC_PLATFORM: PcPlatform = PcPlatform { name: "pc", start_clock: |_| {}, set_wall_clock: || false };
+static KVM_PLATFORM: PcPlatform = PcPlatform {
+    name: "kvm",
+    told_by: || "CPUID KVMKVMKVM",
+    start_clock: start_kvm_clock,
+    set_wall_clock: || PARAVIRTUAL.load(Ordering::Relaxed),
+};
+static PC_PLATFORM: PcPlatform =
+    PcPlatform { name: "pc", told_by: || "nothing: a plain PC", start_clock: |_| {}, set_wall_clock: || false };
 
 /// KVM's signature (Linux Documentation/virt/kvm/x86/cpuid.rst).
 const SIGNATURE: &[u8; 12] = b"KVMKVMKVM\0\0\0";

@@ -155,11 +155,12 @@ pub fn init(platform: &dyn Platform, rsdp: Option<PhysAddr>) -> &'static Machine
             }
         };
         match tables {
+            // A machine with tables that name no I/O APIC has none.
             Ok(tables) => read_tables(&tables, &mut machine),
-            Err(error) => log::warn!("no ACPI tables ({error:?}): assuming one CPU and a PC's devices"),
-        }
-        if machine.io_apics.is_empty() {
-            machine.io_apics.push((PhysAddr(0xfec0_0000), 0));
+            Err(error) => {
+                log::warn!("no ACPI tables ({error:?}): assuming one CPU and a PC's devices");
+                machine.io_apics.push((PhysAddr(0xfec0_0000), 0));
+            }
         }
         machine
     })

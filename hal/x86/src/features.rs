@@ -17,10 +17,26 @@ const XCR0_WANTED: u64 = 0b1110_0111;
 /// 0: fxsave, 1: xsave, 2: xsaveopt.
 static FPU_MODE: AtomicU8 = AtomicU8::new(0);
 static FPU_SIZE: AtomicU32 = AtomicU32::new(512);
+/// `rdfsbase` and its like work. Read by `patch`.
+#[unsafe(export_name = "coracle_fsgsbase")]
 static FSGSBASE: AtomicBool = AtomicBool::new(false);
 
 /// Turns on what the CPU has. The same on every CPU; the first one fixes the FPU's format.
 pub fn init_this_cpu() {
+    init_control();
+    // SAFETY: SYSCALL comes with long mode; the entry is hal/x86's own, and the segments are those of `descriptors`.
+    unsafe {
+        arch::wrmsr(msr::EFER, arch::rdmsr(msr::EFER) | 1);
+        // SYSCALL loads CS from bits 47:32 and SS from the next descriptor: the kernel's own.
+        arch::wrmsr(msr::STAR, 0x08 << 32);
+        arch::wrmsr(msr::LSTAR, crate::user::syscall_entry_address());
+        // IF, TF, DF, AC, NT.
+        arch::wrmsr(msr::SFMASK, 0x4_4700);
+    }
+}
+
+/// The part of [`init_this_cpu`] that does not depend on how system calls come: CR4 and the FPU.
+pub fn init_control() {
     let [_, _, ecx1, _] = arch::cpuid(1, 0);
     let [_, ebx7, _, _] = arch::cpuid_checked(7, 0);
     let mut cr4 = arch::cr4() | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
@@ -49,15 +65,6 @@ pub fn init_this_cpu() {
         FPU_SIZE.store(arch::cpuid(13, 0)[1].max(576), Ordering::Relaxed);
         let opt = arch::cpuid(13, 1)[0] & 1 != 0;
         FPU_MODE.store(if opt { 2 } else { 1 }, Ordering::Relaxed);
-    }
-    // SAFETY: SYSCALL comes with long mode; the entry is hal/x86's own, and the segments are those of `descriptors`.
-    unsafe {
-        arch::wrmsr(msr::EFER, arch::rdmsr(msr::EFER) | 1);
-        // SYSCALL loads CS from bits 47:32 and SS from the next descriptor: the kernel's own.
-        arch::wrmsr(msr::STAR, 0x08 << 32);
-        arch::wrmsr(msr::LSTAR, crate::user::syscall_entry_address());
-        // IF, TF, DF, AC, NT.
-        arch::wrmsr(msr::SFMASK, 0x4_4700);
     }
 }
 
@@ -111,49 +118,4 @@ unsafe extern "C" fn coracle_fpu_restore(area: *const u8) {
                 options(nostack, preserves_flags));
         }
     }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn coracle_set_fs_base(value: u64) {
-    // SAFETY: FSGSBASE is on if the flag says so; the kernel does not use FS.
-    unsafe {
-        if FSGSBASE.load(Ordering::Relaxed) {
-            asm!("wrfsbase {}", in(reg) value, options(nostack, preserves_flags));
-        } else {
-            arch::wrmsr(msr::FS_BASE, value);
-        }
-    }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn coracle_fs_base() -> u64 {
-    if FSGSBASE.load(Ordering::Relaxed) {
-        let value;
-        // SAFETY: FSGSBASE is on.
-        unsafe { asm!("rdfsbase {}", out(reg) value, options(nostack, preserves_flags)) };
-        value
-    } else {
-        // SAFETY: this register comes with long mode.
-        unsafe { arch::rdmsr(msr::FS_BASE) }
-    }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn coracle_irq_save() -> bool {
-    let enabled = arch::interrupts_enabled();
-    arch::cli();
-    enabled
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn coracle_irq_restore(enabled: bool) {
-    if enabled {
-        // SAFETY: they were enabled when the caller saved the flag.
-        unsafe { arch::sti() };
-    }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn coracle_irq_enabled() -> bool {
-    arch::interrupts_enabled()
 }

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use hal_core::interrupt::{Handler, MsiMessage};
 use hal_core::{Error, Interrupts, Result};
-use spin::Mutex;
+use spin::{Mutex, Once};
 
 use crate::local::CpuLocal;
 use crate::{apic, ioapic, ipi};
@@ -21,6 +21,8 @@ pub const TIMER: u8 = 0xf0;
 pub const RESCHEDULE: u8 = 0xf1;
 /// Another CPU wants translations forgotten.
 pub const FLUSH: u8 = 0xf2;
+/// A hypervisor's events, which do not come through the local APIC and want no end-of-interrupt.
+pub const UPCALL: u8 = 0xf3;
 /// What a local APIC gives when an interrupt went away; wants no end-of-interrupt.
 pub const SPURIOUS: u8 = 0xff;
 
@@ -29,6 +31,13 @@ pub type Slot = AtomicPtr<Vec<Handler>>;
 
 /// Interrupts that nobody wanted.
 pub static UNCLAIMED: AtomicU64 = AtomicU64::new(0);
+
+static UPCALL_HANDLER: Once<fn()> = Once::new();
+
+/// Calls `handler` whenever vector [`UPCALL`] comes.
+pub fn on_upcall(handler: fn()) {
+    UPCALL_HANDLER.call_once(|| handler);
+}
 
 /// Handles an interrupt on this CPU; interrupts are disabled.
 pub fn dispatch(vector: u8) {
@@ -46,6 +55,11 @@ pub fn dispatch(vector: u8) {
         FLUSH => {
             apic::eoi();
             ipi::answer();
+        }
+        UPCALL => {
+            if let Some(handler) = UPCALL_HANDLER.get() {
+                handler();
+            }
         }
         FIRST..END => {
             let list = CpuLocal::this().handlers[usize::from(vector)].load(Ordering::Acquire);

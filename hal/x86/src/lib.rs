@@ -11,6 +11,7 @@ extern crate std;
 pub mod dmi;
 pub mod memmap;
 pub mod mmio_line;
+pub mod pvclock;
 pub mod s5;
 pub mod scale;
 pub mod signature;
@@ -45,6 +46,8 @@ pub mod local;
 pub mod mmio;
 #[cfg(target_os = "none")]
 pub mod paging;
+#[cfg(target_os = "none")]
+pub mod patch;
 #[cfg(target_os = "none")]
 pub mod pc;
 #[cfg(target_os = "none")]

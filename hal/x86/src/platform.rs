@@ -16,6 +16,8 @@ use crate::timer::{self, TscClock};
 pub struct PcPlatform {
     /// Its name.
     pub name: &'static str,
+    /// What told that it is there.
+    pub told_by: fn() -> &'static str,
     /// Starts the hypervisor's clock, or takes its word for the counter's frequency, where it has such a thing: before
     /// the counter would be measured.
     pub start_clock: fn(&BootInfo),
@@ -26,6 +28,10 @@ pub struct PcPlatform {
 impl Platform for PcPlatform {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn told_by(&self) -> &'static str {
+        (self.told_by)()
     }
 
     fn setup(&self, info: &'static BootInfo) -> Result<()> {

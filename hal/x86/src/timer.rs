@@ -1,14 +1,20 @@
-//! Each CPU's one-shot clock event by its local APIC: TSC-deadline mode where the CPU has it, else the counter.
+//! Each CPU's one-shot clock event by its local APIC: TSC-deadline mode where the CPU has it, else the counter. Or by the
+//! hypervisor's own timer, if the backend says so.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hal_core::clock;
+use spin::Once;
 
 use crate::arch::{self, msr};
 use crate::local::CpuLocal;
 use crate::{apic, tsc};
 
 static DEADLINE_MODE: AtomicBool = AtomicBool::new(false);
+type Foreign = (&'static str, fn(u64));
+
+/// The hypervisor's timer: its name, and what arms it for a time (`u64::MAX` disarms).
+static FOREIGN: Once<Foreign> = Once::new();
 /// Counter ticks per nanosecond, times 2^32.
 static TICKS_PER_NS: AtomicU64 = AtomicU64::new(1 << 32);
 
@@ -23,13 +29,21 @@ pub fn init(count_khz: u64) {
     init_this_cpu();
 }
 
+/// Makes events by the hypervisor's timer from now on; its interrupt must call [`interrupt`].
+pub fn use_foreign(name: &'static str, arm: fn(u64)) {
+    FOREIGN.call_once(|| (name, arm));
+}
+
 /// Prepares this CPU's timer.
 pub fn init_this_cpu() {
     apic::init_timer(DEADLINE_MODE.load(Ordering::Relaxed));
 }
 
-/// "tsc-deadline" or "apic-counter".
+/// "tsc-deadline", "apic-counter", or the hypervisor's name for its timer.
 pub fn mode() -> &'static str {
+    if let Some((name, _)) = FOREIGN.get() {
+        return name;
+    }
     if DEADLINE_MODE.load(Ordering::Relaxed) { "tsc-deadline" } else { "apic-counter" }
 }
 
@@ -41,6 +55,9 @@ pub fn set_event(deadline_ns: u64) {
 }
 
 fn arm(deadline_ns: u64) {
+    if let Some((_, arm)) = FOREIGN.get() {
+        return arm(deadline_ns);
+    }
     if deadline_ns == u64::MAX {
         if DEADLINE_MODE.load(Ordering::Relaxed) {
             // SAFETY: the mode is on.

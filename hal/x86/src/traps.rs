@@ -6,9 +6,10 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use hal_core::cpu::{KernelTrap, PageFault};
+use hal_core::cpu::{KernelTrap, PageFault, irq_restore, irq_save};
 
 use crate::arch;
+use crate::patch::fault_address;
 
 /// `int 0x80` of a 32-bit system call: an exception for the kernel, never a device's vector.
 pub const INT80: u8 = 0x80;
@@ -269,7 +270,7 @@ impl Frame {
         KernelTrap {
             vector: self.vector as u8,
             error: self.error,
-            address: if self.vector == 14 { arch::cr2() } else { 0 },
+            address: if self.vector == 14 { fault_address() } else { 0 },
             rip: self.rip,
             rsp: self.rsp,
             rbp: self.rbp,
@@ -289,14 +290,12 @@ fn fatal(frame: &Frame) -> ! {
 extern "C" fn coracle_kernel_trap(frame: &mut Frame) {
     match frame.vector as u8 {
         14 => {
-            let fault = PageFault::from_error(arch::cr2(), frame.error);
+            let fault = PageFault::from_error(fault_address(), frame.error);
             let Some(kernel) = hal_core::kernel() else { fatal(frame) };
-            if frame.rflags & FLAG_INTERRUPT != 0 {
-                // SAFETY: they were enabled in the faulting code.
-                unsafe { arch::sti() };
-            }
+            // As in the faulting code.
+            irq_restore(frame.rflags & FLAG_INTERRUPT != 0);
             let next = kernel.kernel_page_fault(&fault, frame.rip);
-            arch::cli();
+            irq_save();
             match next {
                 Some(ip) => frame.rip = ip,
                 None => fatal_page_fault(frame, &fault),
@@ -346,7 +345,7 @@ extern "C" fn coracle_abort(frame: &mut Frame) {
         return;
     }
     if frame.vector == 14 {
-        log::error!("kernel stack overflow: nothing is mapped at {:#x}", arch::cr2());
+        log::error!("kernel stack overflow: nothing is mapped at {:#x}", fault_address());
     }
     fatal(frame)
 }

@@ -55,6 +55,7 @@ pub fn flush_all() {
 /// A disk.
 pub struct Disk {
     name: String,
+    driver: &'static str,
     device: Arc<dyn BlockDevice>,
     caps: BlockCaps,
     /// Held while a part of a block is changed.
@@ -113,15 +114,20 @@ impl Batch {
 }
 
 impl Disk {
-    pub(super) fn new(number: usize, device: Arc<dyn BlockDevice>) -> Arc<Self> {
+    pub(super) fn new(number: usize, device: Arc<dyn BlockDevice>, driver: &'static str) -> Arc<Self> {
         let work = *WORK.call_once(|| work::register(poll_all));
         device.on_interrupt(Arc::new(move || work::raise(work)));
-        Arc::new(Self { name: name_of(number), caps: device.caps(), device, partial: Mutex::new(()) })
+        Arc::new(Self { name: name_of(number), driver, caps: device.caps(), device, partial: Mutex::new(()) })
     }
 
     /// Its name in `/dev`, such as `vda`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its driver's name.
+    pub fn driver(&self) -> &'static str {
+        self.driver
     }
 
     /// What it is.

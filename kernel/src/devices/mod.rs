@@ -65,10 +65,10 @@ struct Found {
 }
 
 impl Found {
-    fn take(&mut self, device: Device, driver: &str, place: &str) {
+    fn take(&mut self, device: Device, driver: &'static str, place: &str) {
         match device {
             Device::Block(device) => {
-                let disk = block::Disk::new(self.disks.len(), device);
+                let disk = block::Disk::new(self.disks.len(), device, driver);
                 let caps = disk.caps();
                 log::info!(
                     "{}: {} MiB{}, {} queues ({driver}, {place})",
@@ -92,7 +92,7 @@ impl Found {
                     caps.mtu,
                     caps.queues
                 );
-                self.interfaces.push(net::Nic::new(device));
+                self.interfaces.push(net::Nic::new(device, driver));
             }
             Device::Console(device) => {
                 log::info!("console ({driver}, {place})");

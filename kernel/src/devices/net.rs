@@ -66,6 +66,7 @@ struct Queue {
 
 /// A network interface.
 pub struct Nic {
+    driver: &'static str,
     device: Arc<dyn NetDevice>,
     caps: NetCaps,
     queues: Vec<Queue>,
@@ -75,7 +76,7 @@ pub struct Nic {
 }
 
 impl Nic {
-    pub(super) fn new(device: Arc<dyn NetDevice>) -> Arc<Self> {
+    pub(super) fn new(device: Arc<dyn NetDevice>, driver: &'static str) -> Arc<Self> {
         let work = *WORK.call_once(|| work::register(run));
         let caps = device.caps();
         let queues = (0..caps.queues.max(1))
@@ -85,7 +86,7 @@ impl Nic {
                 batch: SpinLock::new(Vec::new()),
             })
             .collect();
-        let nic = Arc::new(Self { device, caps, queues, dropped: AtomicU64::new(0), up: Once::new() });
+        let nic = Arc::new(Self { driver, device, caps, queues, dropped: AtomicU64::new(0), up: Once::new() });
         let me = nic.clone();
         nic.device.on_interrupt(Arc::new(move |queue| {
             if let Some(queue) = me.queues.get(usize::from(queue)) {
@@ -94,6 +95,21 @@ impl Nic {
             }
         }));
         nic
+    }
+
+    /// Its driver's name.
+    pub fn driver(&self) -> &'static str {
+        self.driver
+    }
+
+    /// What it is.
+    pub fn caps(&self) -> &NetCaps {
+        &self.caps
+    }
+
+    /// True if the link is up.
+    pub fn link_up(&self) -> bool {
+        self.device.link_up()
     }
 
     /// Frames dropped because the device did not keep up.

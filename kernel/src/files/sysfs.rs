@@ -1,23 +1,22 @@
 //! /sys: CPUs, the memory node, transparent huge pages, network interfaces, control groups, disks: as programs
-//! read them to find out how large the machine is.
+//! read them to find out how large the machine is; and what the kernel found: the hypervisor and each device's driver.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use base::{Errno, SpinLock};
-use fs::synth::{dir, dynamic, file, file_rw, fixed};
+use base::Errno;
+use fs::synth::{dir, dynamic, file, file_rw, fixed, link};
 use fs::{FileType, Inode};
 
+use crate::backends::DRIVERS;
 use crate::{mm, sched};
 
 mod disks;
+mod net;
 
 type Node = Arc<dyn Inode>;
-/// Text of one attribute of a network interface.
-pub type Attribute = fn(&str, &str) -> Option<String>;
 
 fn text(make: impl Fn() -> String + Send + Sync + 'static) -> Node {
     file(move || Ok(make().into_bytes()))
@@ -156,49 +155,6 @@ fn cgroup() -> Node {
     ])
 }
 
-static INTERFACES: SpinLock<BTreeMap<String, Attribute>> = SpinLock::new(BTreeMap::new());
-const ATTRIBUTES: &[&str] = &[
-    "address",
-    "addr_len",
-    "broadcast",
-    "carrier",
-    "duplex",
-    "flags",
-    "ifindex",
-    "iflink",
-    "mtu",
-    "operstate",
-    "speed",
-    "tx_queue_len",
-    "type",
-];
-
-/// Adds `/sys/class/net/NAME`; `attribute(interface, attribute)` gives the texts.
-#[allow(dead_code, reason = "network start does not call it yet")]
-pub fn add_interface(name: &str, attribute: Attribute) {
-    INTERFACES.lock().insert(String::from(name), attribute);
-}
-
-fn interfaces() -> Node {
-    dynamic(
-        Vec::new(),
-        |name| {
-            let name = String::from_utf8_lossy(name).into_owned();
-            let attribute = INTERFACES.lock().get(&name).copied().ok_or(Errno::ENOENT)?;
-            Ok(dynamic(
-                Vec::new(),
-                move |wanted| {
-                    let wanted = core::str::from_utf8(wanted).map_err(|_| Errno::ENOENT)?;
-                    let text = attribute(&name, wanted).ok_or(Errno::ENOENT)?;
-                    Ok(file(move || Ok(text.clone().into_bytes())))
-                },
-                || Ok(ATTRIBUTES.iter().map(|n| (n.as_bytes().to_vec(), FileType::Regular)).collect()),
-            ))
-        },
-        || Ok(INTERFACES.lock().keys().map(|n| (n.as_bytes().to_vec(), FileType::Directory)).collect()),
-    )
-}
-
 fn transparent_huge_pages() -> Node {
     // Aligned anonymous memory gets 2 MiB pages; the mode is not changed by writing.
     dir(alloc::vec![
@@ -208,6 +164,35 @@ fn transparent_huge_pages() -> Node {
         ("shmem_enabled", fixed("always within_size advise [never] deny force\n")),
         ("use_zero_page", fixed("1\n")),
         ("khugepaged", dir(alloc::vec![("defrag", fixed("1\n")), ("max_ptes_none", fixed("511\n"))])),
+    ])
+}
+
+/// The platform, as the kernel found it.
+fn hypervisor() -> Node {
+    let line = |word: &str| format!("{word}\n");
+    dir(alloc::vec![
+        ("told_by", text(move || line(hal_core::platform().told_by()))),
+        ("type", text(move || line(hal_core::platform().name()))),
+    ])
+}
+
+/// The drivers that are linked: where the `driver` links of devices lead.
+fn drivers() -> Node {
+    let names = || DRIVERS.iter().map(|driver| driver.name());
+    dynamic(
+        Vec::new(),
+        move |name| {
+            if names().any(|n| n.as_bytes() == name) { Ok(dir(alloc::vec![])) } else { Err(Errno::ENOENT) }
+        },
+        move || Ok(names().map(|name| (name.as_bytes().to_vec(), FileType::Directory)).collect()),
+    )
+}
+
+/// The `device` directory of a disk or an interface: which driver it has.
+fn device(driver: &'static str) -> Node {
+    dir(alloc::vec![
+        ("driver", link(move || Ok(format!("/sys/module/{driver}").into_bytes()))),
+        ("uevent", text(move || format!("DRIVER={driver}\n"))),
     ])
 }
 
@@ -250,9 +235,9 @@ pub fn tree() -> Node {
     dir(alloc::vec![
         ("block", disks::disks()),
         ("bus", dir(alloc::vec![])),
-        ("class", dir(alloc::vec![("block", disks::all()), ("net", interfaces())])),
+        ("class", dir(alloc::vec![("block", disks::all()), ("net", net::interfaces())])),
         ("dev", dir(alloc::vec![("block", disks::by_number())])),
-        ("devices", dir(alloc::vec![("system", system), ("virtual", dir(alloc::vec![("net", interfaces())]))])),
+        ("devices", dir(alloc::vec![("system", system), ("virtual", dir(alloc::vec![("net", net::interfaces())]))])),
         ("fs", dir(alloc::vec![("cgroup", cgroup())])),
         (
             "kernel",
@@ -261,7 +246,8 @@ pub fn tree() -> Node {
                 dir(alloc::vec![("hugepages", huge), ("transparent_hugepage", transparent_huge_pages()),])
             )])
         ),
-        ("module", dir(alloc::vec![])),
+        ("hypervisor", hypervisor()),
+        ("module", drivers()),
         ("power", dir(alloc::vec![])),
     ])
 }

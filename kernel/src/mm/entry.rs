@@ -15,7 +15,8 @@ use hal_core::{PAGE_SIZE, PhysAddr, platform};
 /// On a leaf: the frame belongs to a page cache too. A private region copies it before a write.
 pub const CACHED: PteFlags = PteFlags::COW;
 
-/// Marks a held page; its address is in the usual bits.
+/// Marks a held page. Its address is in the usual bits, inverted: a CPU with the L1TF flaw would read what is at the address in
+/// an entry that is not present, and a hypervisor refuses such an entry or slows the guest down for it.
 const HELD: u64 = 1 << 1;
 const HELD_SPECIAL: u64 = 1 << 2;
 const HELD_CACHED: u64 = 1 << 3;
@@ -140,7 +141,7 @@ pub fn held(entry: Pte) -> Option<(PhysAddr, PteFlags)> {
         let mut flags = PteFlags::empty();
         flags.set(PteFlags::SPECIAL, entry.0 & HELD_SPECIAL != 0);
         flags.set(CACHED, entry.0 & HELD_CACHED != 0);
-        (PhysAddr(entry.0 & HELD_ADDRESS), flags)
+        (PhysAddr(!entry.0 & HELD_ADDRESS), flags)
     })
 }
 
@@ -148,5 +149,5 @@ pub fn held(entry: Pte) -> Option<(PhysAddr, PteFlags)> {
 pub fn hold(frame: PhysAddr, flags: PteFlags) -> Pte {
     let special = if flags.contains(PteFlags::SPECIAL) { HELD_SPECIAL } else { 0 };
     let cached = if flags.contains(CACHED) { HELD_CACHED } else { 0 };
-    Pte(frame.0 | HELD | special | cached)
+    Pte(!frame.0 & HELD_ADDRESS | HELD | special | cached)
 }

@@ -240,6 +240,8 @@ impl Drop for AddressSpace {
         }
         let removed = self.layout.get_mut().regions.remove(0..USER_END);
         self.sync_removed(&removed);
+        // SAFETY: whoever has the root loaded keeps the space alive, and nobody does.
+        unsafe { mmu().close_root(self.root) };
         let mut gather = Gather::new(self);
         self.zap(&mut gather, 0..USER_END, 0..usize::MAX);
         gather.finish();

@@ -4,6 +4,8 @@ use hal_core::cpu::{KernelTrap, PageFault};
 
 use super::{cpu, run, timer, work};
 
+static DEFERRED: base::Once<work::WorkId> = base::Once::new();
+
 pub(super) struct Upcalls;
 
 pub(super) static UPCALLS: Upcalls = Upcalls;
@@ -24,6 +26,10 @@ impl hal_core::Kernel for Upcalls {
 
     fn fatal(&self, trap: &KernelTrap) -> ! {
         crate::panic::fatal_trap(trap)
+    }
+
+    fn defer(&self) {
+        work::raise(*DEFERRED.call_once(|| work::register(|_cpu| hal_core::platform().deferred())));
     }
 
     fn shutdown_requested(&self) {

@@ -10,7 +10,7 @@ use crate::run::must;
 /// Packs the workload into a root image.
 pub fn image(coracle: &Path, work: &Workload, to: &Path) -> Result<(), String> {
     let mut c = Command::new(coracle);
-    c.args(["build", "-o"]).arg(to).args(["-w", "/"]);
+    c.args(["build", "--format", "erofs", "-o"]).arg(to).args(["-w", "/"]);
     for file in &work.files {
         c.arg("--with").arg(file);
     }

@@ -1,6 +1,6 @@
 //! Measures Coracle beside a Linux guest and prints a Markdown table; `--write` puts it into docs/performance.md.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tests::bench::measure::{Bench, plugin};
 use tests::bench::table::Table;
 use tests::compile::folder;
 use tests::network::Network;
+use tests::report::put_between;
 use tests::run::{Scratch, must};
 
 const USAGE: &str = "usage: bench [--runs N] [--only PART] [--system linux|coracle] [--write]
@@ -71,16 +72,6 @@ fn circumstances(bench: &Bench) -> String {
     )
 }
 
-/// Replaces what stands between the two markers of docs/performance.md.
-fn write(page: &Path, text: &str) -> Result<(), String> {
-    const BEGIN: &str = "<!-- bench: begin -->";
-    const END: &str = "<!-- bench: end -->";
-    let old = std::fs::read_to_string(page).map_err(|e| format!("cannot read {}: {e}", page.display()))?;
-    let (before, rest) = old.split_once(BEGIN).ok_or("no begin marker")?;
-    let (_, after) = rest.split_once(END).ok_or("no end marker")?;
-    std::fs::write(page, format!("{before}{BEGIN}\n{text}\n{END}{after}")).map_err(|e| e.to_string())
-}
-
 fn run(wanted: Wanted) -> Result<bool, String> {
     let coracle: PathBuf = std::env::var_os("CORACLE").unwrap_or_else(|| "coracle".into()).into();
     let kernel: PathBuf = std::env::var_os("CORACLE_KERNEL").map(Into::into).unwrap_or_default();
@@ -116,7 +107,7 @@ fn run(wanted: Wanted) -> Result<bool, String> {
     let text = format!("{}\n\n{}", circumstances(&bench), bench.table.markdown());
     println!("\n{text}");
     if wanted.write {
-        write(&folder().join("../docs/performance.md"), &text)?;
+        put_between(&folder().join("../docs/performance.md"), "bench", &text)?;
     }
     Ok(!bench.table.has_notes())
 }

@@ -19,6 +19,7 @@ struct Case {
 const CASES: &[Case] = &[
     Case { name: "redis", run: redis::whole },
     Case { name: "redis-ctrl-c", run: redis::interrupted },
+    Case { name: "redis-tap", run: redis::over_tap },
     Case { name: "nginx", run: http::nginx },
     Case { name: "memcached", run: redis::memcached },
     Case { name: "lua", run: scripts::lua },

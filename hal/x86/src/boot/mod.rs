@@ -45,6 +45,40 @@ pub fn phys_of_static<T>(item: *const T) -> u64 {
     (item as u64).wrapping_sub(BASE.load(Ordering::Relaxed)).wrapping_add(image_phys())
 }
 
+/// Says where the image is: for an entry that does not go through this module's.
+pub fn set_place(load: u64, base: u64) {
+    LOAD.store(load, Ordering::Relaxed);
+    BASE.store(base, Ordering::Relaxed);
+    hal_core::memory::set_image_offset(base.wrapping_sub(load));
+}
+
+/// The image's parts, as offsets from its first byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// End of the code.
+    pub text: u64,
+    /// End of the constants.
+    pub rodata: u64,
+    /// The page below the boot stack, which must not be mapped.
+    pub guard: u64,
+}
+
+/// The image's parts.
+pub fn layout() -> Layout {
+    let start = symbol!(__image_start);
+    Layout {
+        text: symbol!(__text_end) - start,
+        rodata: symbol!(__rodata_end) - start,
+        guard: symbol!(coracle_boot_stack_guard) - start,
+    }
+}
+
+/// The time-stamp counter at the kernel's entry.
+pub fn entry_tsc() -> u64 {
+    // SAFETY: written by the entry code only.
+    unsafe { (&raw const coracle_entry_tsc).read_volatile() }
+}
+
 /// The root table that also maps the low 4 GiB to themselves: for starting CPUs.
 pub fn identity_root() -> u64 {
     phys_of_static(&raw const coracle_boot_pml4)

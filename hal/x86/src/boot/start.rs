@@ -151,8 +151,7 @@ fn describe(at: u64, start: &StartInfo) -> &'static BootInfo {
                 command_line,
                 modules,
                 rsdp: (start.rsdp != 0).then_some(PhysAddr(start.rsdp)),
-                // SAFETY: written by the entry code only.
-                entry_tsc: unsafe { (&raw const super::coracle_entry_tsc).read_volatile() },
+                entry_tsc: super::entry_tsc(),
                 image: (base, base + super::image_len()),
             },
         })

@@ -46,6 +46,7 @@ fn attributes(volume: &'static Arc<Volume>) -> Entries {
                 ]),
             ));
             all.push(("removable", fixed("0\n")));
+            all.push(("device", super::device(volume.disk().driver())));
             all.push(("serial", text(|| volume.disk().serial())));
         }
     }
