@@ -64,7 +64,9 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"));
             match arg.as_str() {
-                "boot" | "disk" | "volumes" | "conformance" | "e2e" | "robust" | "matrix" | "soak" => o.suites.push(arg),
+                "boot" | "disk" | "volumes" | "conformance" | "e2e" | "robust" | "matrix" | "soak" => {
+                    o.suites.push(arg)
+                }
                 "--filter" => o.filter = value()?,
                 "--machine" => o.machines.push(one_of(&value()?, &["q35", "microvm", "pc"])?),
                 "-c" => o.cpus.push(number(&value()?)?),
@@ -91,6 +93,12 @@ impl Options {
             o.cpus = vec![1, 2];
         }
         Ok(o)
+    }
+
+    /// Queues that a guest with so many CPUs has on a tap device: of QEMU's devices only virtio's has several.
+    pub fn tap_queues(&self, cpus: u32) -> u32 {
+        let other = |arg: &String| arg.strip_prefix("--nic=").is_some_and(|nic| nic != "virtio");
+        if self.run.iter().any(other) { 1 } else { cpus }
     }
 
     /// Every machine with every number of CPUs; with `--host` one single entry.
