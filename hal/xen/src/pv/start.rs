@@ -25,7 +25,16 @@ static CONSOLE: Frame = Frame::new();
 static STORE: Frame = Frame::new();
 static ENTERED: AtomicBool = AtomicBool::new(false);
 static START: Once<&'static StartInfo> = Once::new();
-static INFO: Once<(BootInfo, [MemoryRange; 1], [MemoryRange; 5], [Module; 1])> = Once::new();
+static RANGES: Once<Ranges> = Once::new();
+static INFO: Once<BootInfo> = Once::new();
+
+/// What [`BootInfo`] points to.
+struct Ranges {
+    memory: [MemoryRange; 1],
+    /// The last one is the module's.
+    reserved: [MemoryRange; 5],
+    modules: [Module; 1],
+}
 
 /// True in a PV guest: the entry tells.
 pub fn entered() -> bool {
@@ -113,7 +122,7 @@ fn map(places: &Places) -> Result<()> {
         unsafe { user::replace_fs_functions() };
     }
     // SAFETY: only this VCPU runs, and code and constants are final now.
-    unsafe { builder::restrict(places) }?;
+    unsafe { builder::restrict(places) };
     direct::init(&builder::boot(places))?;
     PvCpu::boot().root.store(direct::root() * 4096, Ordering::Relaxed);
     Ok(())
@@ -129,33 +138,24 @@ fn describe(start: &'static StartInfo, places: &Places, image: u64) -> &'static 
     };
     let end = start.command_line.iter().position(|&byte| byte == 0).unwrap_or(start.command_line.len());
     let (module, len) = places.module;
-    let stored = INFO.call_once(|| {
-        (
-            BootInfo {
-                memory: &[],
-                reserved: &[],
-                command_line: &start.command_line[..end],
-                modules: &[],
-                rsdp: None,
-                entry_tsc: boot::entry_tsc(),
-                image: (image, image + boot::image_len()),
-            },
-            [range(0, start.pages * 4096, MemoryKind::Usable)],
-            [
-                used(places.used),
-                used(places.direct),
-                shared(start.console_frame),
-                shared(start.store_frame),
-                range(module, module + len, MemoryKind::Reserved),
-            ],
-            [Module { start: PhysAddr(module), len }],
-        )
+    let ranges = RANGES.call_once(|| Ranges {
+        memory: [range(0, start.pages * 4096, MemoryKind::Usable)],
+        reserved: [
+            used(places.used),
+            used(places.direct),
+            shared(start.console_frame),
+            shared(start.store_frame),
+            range(module, module + len, MemoryKind::Reserved),
+        ],
+        modules: [Module { start: PhysAddr(module), len }],
     });
-    static WHOLE: Once<BootInfo> = Once::new();
-    WHOLE.call_once(|| BootInfo {
-        memory: &stored.1,
-        reserved: &stored.2[..if len == 0 { 4 } else { 5 }],
-        modules: &stored.3[..usize::from(len != 0)],
-        ..stored.0
+    INFO.call_once(|| BootInfo {
+        memory: &ranges.memory,
+        reserved: &ranges.reserved[..if len == 0 { 4 } else { 5 }],
+        modules: &ranges.modules[..usize::from(len != 0)],
+        command_line: &start.command_line[..end],
+        rsdp: None,
+        entry_tsc: boot::entry_tsc(),
+        image: (image, image + boot::image_len()),
     })
 }
