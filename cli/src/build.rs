@@ -36,6 +36,7 @@ pub fn build(args: &BuildArgs) -> Result<()> {
         }
         name.into()
     });
+    check_output(&output)?;
     let latest = args.timestamp.or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok()?.parse().ok());
     let options = erofs::Options { latest, ..Default::default() };
     match boot {
@@ -84,6 +85,7 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     if same(&args.input, &args.output) {
         bail!("{} cannot be converted onto itself; name another output", args.input.display());
     }
+    check_output(&args.output)?;
     let (from, disk) = container::open(&args.input)?;
     let disk: Arc<dyn Disk> = match (from, format) {
         (Format::Erofs, Format::Erofs) => disk,
@@ -111,6 +113,17 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
 
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The output is replaced by renaming: that must not happen to a device or a folder.
+fn check_output(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => bail!(
+            "{} is not a file, and would be replaced by one; write a file, then copy it there (to a disk: dd bs=1M)",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn name_of(path: &Path) -> String {

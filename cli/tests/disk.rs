@@ -183,6 +183,9 @@ fn mistakes_are_told() {
     assert_error(&out, 125, &["bare/bios.bin", "./x build", "-o NAME.erofs"]);
     assert_error(&run(&["convert", "x.img", "y.what"]), 125, &["y.what", "--format"]);
     assert_error(&run(&["convert", "x.img", "x.img"]), 125, &["onto itself"]);
+    std::fs::create_dir(s.path("folder.img")).unwrap();
+    assert_error(&run(&["convert", "x.img", "folder.img"]), 125, &["folder.img is not a file", "dd bs=1M"]);
+    assert_error(&run(&["build", "-o", "/dev/null", "--format", "erofs", "sh"]), 125, &["/dev/null is not a file"]);
     assert_error(&run(&["convert", "none.img", "y.vdi"]), 125, &["cannot open none.img"]);
     let whole = std::fs::read(s.path("x.img")).unwrap();
     s.write("cut.img", &whole[..9 << 20]);

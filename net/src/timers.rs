@@ -7,7 +7,7 @@
 use alloc::collections::BinaryHeap;
 use alloc::sync::{Arc, Weak};
 use core::cmp::Ordering as Order;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use base::SpinLock;
 
@@ -38,6 +38,13 @@ struct Entry {
     target: Weak<dyn Timed>,
 }
 
+impl Entry {
+    /// Its target is there, and names this entry.
+    fn counts(&self) -> bool {
+        self.target.upgrade().is_some_and(|target| target.slot().0.load(Ordering::Relaxed) == self.at)
+    }
+}
+
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.at == other.at
@@ -58,11 +65,23 @@ impl Ord for Entry {
 pub(crate) struct Timers {
     heap: SpinLock<BinaryHeap<Entry>>,
     next: AtomicU64,
+    /// Entries that do not count, about: of targets that are gone, whose memory they keep, or replaced by an earlier one.
+    stale: AtomicUsize,
 }
+
+/// Fewer stale entries than this are not worth looking for.
+const FEW: usize = 64;
 
 impl Timers {
     pub(crate) const fn new() -> Self {
-        Self { heap: SpinLock::new(BinaryHeap::new()), next: AtomicU64::new(NEVER) }
+        Self { heap: SpinLock::new(BinaryHeap::new()), next: AtomicU64::new(NEVER), stale: AtomicUsize::new(0) }
+    }
+
+    /// A target is dropped: its entry, perhaps minutes away (keep-alive), is to go before its time.
+    pub(crate) fn forget(&self, slot: &TimerSlot) {
+        if slot.0.load(Ordering::Relaxed) != NEVER {
+            self.stale.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Makes sure that `target` is looked at no later than `at`.
@@ -79,7 +98,15 @@ impl Timers {
         if at >= target.slot().0.load(Ordering::Relaxed) {
             return;
         }
-        target.slot().0.store(at, Ordering::Relaxed);
+        if target.slot().0.swap(at, Ordering::Relaxed) != NEVER {
+            self.stale.fetch_add(1, Ordering::Relaxed);
+        }
+        // One look at all for at least half as many that go: constant per entry.
+        let stale = self.stale.load(Ordering::Relaxed);
+        if stale > FEW && stale > heap.len() / 2 {
+            heap.retain(Entry::counts);
+            self.stale.store(0, Ordering::Relaxed);
+        }
         heap.push(Entry { at, target: Arc::downgrade(target) });
         if at < self.next.load(Ordering::Relaxed) {
             self.next.store(at, Ordering::Relaxed);
@@ -102,12 +129,11 @@ impl Timers {
                 return;
             }
             let Some(entry) = heap.pop() else { return };
-            let Some(target) = entry.target.upgrade() else {
+            let Some(target) = entry.target.upgrade().filter(|t| t.slot().0.load(Ordering::Relaxed) == entry.at) else {
+                // Not below zero: the count starts anew at each clearing.
+                let _ = self.stale.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stale| stale.checked_sub(1));
                 continue;
             };
-            if target.slot().0.load(Ordering::Relaxed) != entry.at {
-                continue; // an earlier entry took its place
-            }
             target.slot().0.store(NEVER, Ordering::Relaxed);
             drop(heap);
             let again = target.clone().on_timer(stack, now, tx);
@@ -120,5 +146,48 @@ impl Timers {
     /// When the next look is due; [`NEVER`] if nothing is.
     pub(crate) fn next(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Still;
+
+    impl Env for Still {
+        fn now_ns(&self) -> u64 {
+            0
+        }
+        fn random(&self) -> u64 {
+            0
+        }
+        fn set_timer(&self, _at: u64) {}
+    }
+
+    struct Target(TimerSlot);
+
+    impl Timed for Target {
+        fn slot(&self) -> &TimerSlot {
+            &self.0
+        }
+        fn on_timer(self: Arc<Self>, _stack: &Arc<Stack>, _now: u64, _tx: &mut Tx) -> u64 {
+            NEVER
+        }
+    }
+
+    #[test]
+    fn targets_that_are_gone_do_not_pile_up() {
+        let timers = Timers::new();
+        let stays = Arc::new(Target(TimerSlot::new()));
+        timers.set(&Still, &stays, 5);
+        for at in 0..10_000 {
+            let target = Arc::new(Target(TimerSlot::new()));
+            timers.set(&Still, &target, 30_000 + at);
+            timers.set(&Still, &target, 1000 + at);
+            timers.forget(&target.0);
+        }
+        assert!(timers.heap.lock().len() <= 2 * FEW + 2, "{} entries", timers.heap.lock().len());
+        assert!(timers.heap.lock().iter().any(|entry| entry.at == 5 && entry.target.strong_count() > 0));
     }
 }

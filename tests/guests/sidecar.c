@@ -1,4 +1,4 @@
-// Runs a program and answers each connection at a port with the content of /proc/meminfo: how the soak looks at the
+// Runs a program and answers each connection at a port with the contents of /proc/meminfo and /proc/slabinfo: how the soak looks at the
 // guest's memory without disturbing the program. Ends with the program's exit code.
 //   sidecar PORT PROGRAM ARGS...
 #include <arpa/inet.h>
@@ -32,11 +32,14 @@ int main(int argc, char **argv)
         if (waitpid(p, &st, WNOHANG) == p) return WIFEXITED(st) ? WEXITSTATUS(st) : 128 + WTERMSIG(st);
         struct pollfd f = {l, POLLIN, 0};
         if (poll(&f, 1, 200) < 1) continue;
-        int c = accept(l, 0, 0), m = open("/proc/meminfo", O_RDONLY);
-        char text[8192];
-        ssize_t n = m < 0 ? -1 : read(m, text, sizeof text);
-        if (n > 0 && write(c, text, n) != n) perror("sidecar: write");
-        if (m >= 0) close(m);
+        int c = accept(l, 0, 0);
+        for (int i = 0; i < 2; i++) {
+            int m = open(i ? "/proc/slabinfo" : "/proc/meminfo", O_RDONLY);
+            char text[8192];
+            ssize_t n = m < 0 ? -1 : read(m, text, sizeof text);
+            if (n > 0 && write(c, text, n) != n) perror("sidecar: write");
+            if (m >= 0) close(m);
+        }
         if (c >= 0) close(c);
     }
 }

@@ -22,6 +22,10 @@ pub(crate) struct Nic {
     tx: Lock<Tx>,
     /// Causes of the receiver and of the sender: with messages they are their queues'.
     causes: spin::Once<(u32, u32)>,
+    /// Interrupts come by messages.
+    messages: AtomicBool,
+    /// Somebody waits until something is sent.
+    full: AtomicBool,
     /// The receiver's causes are disabled, as far as is known: saves register accesses, nothing hangs on it.
     masked: AtomicBool,
     link: AtomicBool,
@@ -41,11 +45,7 @@ pub(crate) struct Handlers {
 
 impl Nic {
     /// Brings the interface up. `connect` connects the interrupts and tells if that is by messages.
-    pub fn start(
-        io: Arc<dyn Io>,
-        model: &Model,
-        connect: impl FnOnce(Handlers) -> Result<bool>,
-    ) -> Result<Arc<Self>> {
+    pub fn start(io: Arc<dyn Io>, model: &Model, connect: impl FnOnce(Handlers) -> Result<bool>) -> Result<Arc<Self>> {
         let mac = reset(&*io)?;
         let caps = NetCaps {
             mac,
@@ -63,6 +63,8 @@ impl Nic {
             io,
             caps,
             causes: spin::Once::new(),
+            messages: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             masked: AtomicBool::new(false),
             link: AtomicBool::new(false),
             handler: spin::Once::new(),
@@ -112,6 +114,7 @@ impl Nic {
         } else {
             (CAUSE_RX, CAUSE_TXDW, CAUSE_LSC)
         };
+        self.messages.store(messages, Ordering::Relaxed);
         self.causes.call_once(|| (rx, tx));
         io.write(IMS, rx | other);
     }
@@ -128,17 +131,32 @@ impl Nic {
         let Some(&(rx, tx)) = self.causes.get() else {
             return;
         };
-        // Reading acknowledges.
+        if self.take_causes() & (rx | tx) != 0 {
+            self.queue_interrupt();
+        }
+    }
+
+    /// Reads and so acknowledges what the line is for; serves the link. Only reading lowers the line everywhere: VirtualBox
+    /// keeps it up when causes are cleared by writing.
+    fn take_causes(&self) -> u32 {
         let causes = self.io.read(ICR);
+        // A device that is gone.
         if causes == u32::MAX {
-            return;
+            return 0;
         }
         if causes & CAUSE_LSC != 0 {
             self.look_at_link();
         }
-        if causes & (rx | tx) != 0 {
-            self.queue_interrupt();
+        causes
+    }
+
+    /// Forgets `cause`, before it is enabled; returns what else was forgotten with it.
+    fn forget(&self, cause: u32) -> u32 {
+        if self.messages.load(Ordering::Relaxed) {
+            self.io.write(ICR, cause);
+            return 0;
         }
+        self.take_causes() & !cause
     }
 
     /// A message, or the line, for one of the queues: no more of them until the work is done.
@@ -148,6 +166,7 @@ impl Nic {
         };
         self.io.write(IMC, rx | tx);
         self.masked.store(true, Ordering::Relaxed);
+        self.full.store(false, Ordering::Relaxed);
         if let Some(handler) = self.handler.get() {
             handler(0);
         }
@@ -166,18 +185,21 @@ impl Nic {
     }
 }
 
-/// Resets the device, all interrupts off; returns its address.
+/// Brings the device to rest, all interrupts off; returns its address. It is only reset if somebody has used it: on
+/// VirtualBox the link comes up seconds after a reset.
 fn reset(io: &dyn Io) -> Result<[u8; 6]> {
     io.write(IMC, u32::MAX);
-    io.write(RCTL, 0);
-    io.write(TCTL, 1 << 3);
-    io.write(CTRL, io.read(CTRL) | CTRL_RST);
-    if !wait_for(1_000_000_000, || io.read(CTRL) & CTRL_RST == 0) {
-        return Err(Error::Device("the network interface does not reset"));
+    if io.read(RCTL) & RCTL_EN != 0 || io.read(TCTL) & TCTL_EN != 0 {
+        io.write(RCTL, 0);
+        io.write(TCTL, 0);
+        io.write(CTRL, io.read(CTRL) | CTRL_RST);
+        if !wait_for(1_000_000_000, || io.read(CTRL) & CTRL_RST == 0) {
+            return Err(Error::Device("the network interface does not reset"));
+        }
+        // The address is loaded from the EEPROM meanwhile.
+        wait_for(20_000_000, || io.read(RAH) & RAH_AV != 0);
+        io.write(IMC, u32::MAX);
     }
-    // The address is loaded from the EEPROM meanwhile.
-    wait_for(20_000_000, || io.read(RAH) & RAH_AV != 0);
-    io.write(IMC, u32::MAX);
     io.read(ICR);
     let (low, high) = (io.read(RAL), io.read(RAH));
     let [a, b, c, d] = low.to_le_bytes();
@@ -237,10 +259,14 @@ impl NetDevice for Nic {
             return packets.clear();
         }
         tx.send(&*self.io, packets, || {
-            if let Some(&(_, cause)) = self.causes.get() {
+            if let Some(&(rx, cause)) = self.causes.get() {
                 // What was sent long ago is no cause.
-                self.io.write(ICR, cause);
+                let others = self.forget(cause);
+                self.full.store(true, Ordering::Relaxed);
                 self.io.write(IMS, cause);
+                if others & rx != 0 {
+                    self.queue_interrupt();
+                }
             }
         });
     }
@@ -250,7 +276,7 @@ impl NetDevice for Nic {
     }
 
     fn set_receive_interrupt(&self, _queue: u16, on: bool) -> bool {
-        let Some(&(cause, _)) = self.causes.get() else {
+        let Some(&(cause, tx)) = self.causes.get() else {
             return false;
         };
         if !on {
@@ -263,10 +289,11 @@ impl NetDevice for Nic {
             return false;
         }
         // What was taken by polling is no cause any more: without this every round would end with an interrupt for nothing.
-        self.io.write(ICR, cause);
+        let others = self.forget(cause);
         self.masked.store(false, Ordering::Relaxed);
         self.io.write(IMS, cause);
-        self.rx.lock().waiting()
+        let sent = others & tx != 0 && self.full.swap(false, Ordering::Relaxed);
+        self.rx.lock().waiting() || sent
     }
 
     fn on_interrupt(&self, handler: Arc<dyn Fn(u16) + Send + Sync>) {

@@ -85,6 +85,8 @@ pub const RCTL_MPE: u32 = 1 << 4;
 pub const RCTL_BAM: u32 = 1 << 15;
 /// RCTL: without the frame's check sequence.
 pub const RCTL_SECRC: u32 = 1 << 26;
+/// TCTL: on.
+pub const TCTL_EN: u32 = 1 << 1;
 /// TCTL: on, short packets padded, collision threshold 15 and distance 64 (full duplex), again on late collision.
 pub const TCTL_ON: u32 = 1 << 1 | 1 << 3 | 0x0f << 4 | 0x40 << 12 | 1 << 24;
 /// TIPG for copper: 8, 8, 6.

@@ -358,7 +358,7 @@ impl Io for FakeNvme {
             INTMC => s.masked &= !value,
             _ => {
                 let number = (offset - DOORBELLS) / 8;
-                if (offset - DOORBELLS) % 8 != 0 || s.configuration & 1 == 0 {
+                if !(offset - DOORBELLS).is_multiple_of(8) || s.configuration & 1 == 0 {
                     return;
                 }
                 let ring = s.rings.get_mut(number).expect("a doorbell of a queue that is not there");

@@ -1,4 +1,4 @@
-//! Interrupts: an MSI-X vector for each cause where there are enough, else the shared line for all.
+//! Interrupts: an MSI-X vector for each cause where there are enough, MSI for a single one, else the shared line for all.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -29,6 +29,14 @@ pub(crate) type Connect<'a> = &'a mut dyn FnMut(Causes) -> Result<bool>;
 /// Connects a PCI function's interrupts.
 pub(crate) fn connect(function: &dyn PciFunction, causes: Causes) -> Result<bool> {
     if usize::from(function.msix_vectors()) >= causes.vectors.len() && by_vectors(function, &causes.vectors).is_ok() {
+        return Ok(true);
+    }
+    // One cause can do with the one message of MSI.
+    if let [only] = &causes.vectors[..]
+        && function.has_msi()
+        && let Ok(message) = hal_core::platform().interrupts().allocate_message(only.cpu, only.handler.clone())
+        && function.set_msi(message).is_ok()
+    {
         return Ok(true);
     }
     let line: Handler = Arc::clone(&causes.line);

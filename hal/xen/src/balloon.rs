@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use driver_kit::Lock;
 use hal_core::device::BalloonDevice;
 use hal_core::interrupt::Handler;
 use hal_core::{Error, Result};
+use spin::mutex::SpinMutex as Mutex;
 
 use crate::abi::{DOMID_SELF, memory, op};
 use crate::hypercall::with;
@@ -18,7 +18,7 @@ const FRAME_KIB: u64 = 4;
 
 /// Frames that Xen wants back.
 static WANTED: AtomicU32 = AtomicU32::new(0);
-static HANDLER: Lock<Option<Handler>> = Lock::new(None);
+static HANDLER: Mutex<Option<Handler>> = Mutex::new(None);
 
 /// The balloon of HVM and PVH guests, whose frame numbers are their own.
 pub struct XenBalloon;

@@ -6,7 +6,6 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 use alloc::boxed::Box;
-use driver_kit::IrqLock;
 use hal_core::interrupt::Handler;
 use hal_core::{Console, Error, Result, clock};
 use hal_x86::serial::SerialConsole;
@@ -36,7 +35,7 @@ static DEAF: AtomicBool = AtomicBool::new(false);
 const EARLY_TICKS: u64 = 4_000_000_000;
 
 static WRITING: AtomicBool = AtomicBool::new(false);
-static READING: IrqLock<()> = IrqLock::new(());
+static READING: AtomicBool = AtomicBool::new(false);
 
 /// Says where the ring is, and its channel.
 ///
@@ -91,23 +90,25 @@ pub fn drain() {
     while is_up() && page.waiting() > 0 && patient(&mut start) {}
 }
 
-/// One writer at a time. A panic may have interrupted another one, who will never go on: it is waited for only so long.
-struct Writer {
+/// One writer and one reader at a time, with interrupts disabled. A panic may have interrupted another one, who will never go on:
+/// it is waited for only so long.
+struct Turn {
+    busy: &'static AtomicBool,
     enabled: bool,
 }
 
-impl Writer {
-    fn enter() -> Self {
+impl Turn {
+    fn take(busy: &'static AtomicBool) -> Self {
         let enabled = hal_core::cpu::irq_save();
         let mut start = None;
-        while WRITING.swap(true, Ordering::Acquire) && patient(&mut start) {}
-        Self { enabled }
+        while busy.swap(true, Ordering::Acquire) && patient(&mut start) {}
+        Self { busy, enabled }
     }
 }
 
-impl Drop for Writer {
+impl Drop for Turn {
     fn drop(&mut self) {
-        WRITING.store(false, Ordering::Release);
+        self.busy.store(false, Ordering::Release);
         hal_core::cpu::irq_restore(self.enabled);
     }
 }
@@ -121,7 +122,7 @@ impl Console for RingConsole {
             return SerialConsole.write(bytes);
         }
         let Some(page) = page() else { return };
-        let _one = Writer::enter();
+        let _one = Turn::take(&WRITING);
         let mut start = None;
         while !bytes.is_empty() {
             let count = page.put(bytes);
@@ -141,7 +142,7 @@ impl Console for RingConsole {
             return SerialConsole.read(to);
         }
         let Some(page) = page() else { return 0 };
-        let _one = READING.lock();
+        let _one = Turn::take(&READING);
         let consumed = page.input_consumed.load(Ordering::Relaxed);
         let there = page.input_produced.load(Ordering::Acquire).wrapping_sub(consumed) as usize;
         // A corrupt count reads as nothing.

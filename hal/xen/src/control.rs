@@ -3,9 +3,9 @@
 
 use alloc::sync::Arc;
 
-use hal_core::{Result, platform};
+use hal_core::Result;
 
-use crate::store;
+use crate::{power, store};
 
 const REQUEST: &str = "control/shutdown";
 
@@ -27,25 +27,19 @@ fn requested() {
     match request.as_str() {
         // Also our own acknowledgement.
         "" => {}
-        "poweroff" | "halt" => {
-            acknowledge();
+        "poweroff" | "halt" | "reboot" => {
+            if let Err(error) = store::write(&[(REQUEST, "")]) {
+                log::warn!("{REQUEST} cannot be acknowledged: {error:?}");
+            }
             log::info!("Xen asks for {request}");
+            if request == "reboot" {
+                power::reboot_at_exit();
+            }
             if let Some(kernel) = hal_core::kernel() {
                 kernel.shutdown_requested();
             }
         }
-        "reboot" => {
-            acknowledge();
-            log::warn!("Xen asks for a reboot");
-            platform().power().reboot()
-        }
         // Not acknowledged: the tool stack then gives up with an error, and the domain goes on.
         other => log::error!("Xen asks for {other:?}, which Coracle does not do: it goes on"),
-    }
-}
-
-fn acknowledge() {
-    if let Err(error) = store::write(&[(REQUEST, "")]) {
-        log::warn!("{REQUEST} cannot be acknowledged: {error:?}");
     }
 }

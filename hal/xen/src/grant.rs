@@ -6,8 +6,8 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use driver_kit::Lock;
 use hal_core::{Error, PAGE_SIZE, PhysAddr, Result, VirtAddr};
+use spin::mutex::SpinMutex as Mutex;
 
 use crate::abi::{DOMID_SELF, grant};
 use crate::{hypercall, mode};
@@ -29,7 +29,7 @@ struct Table {
     free: Vec<u32>,
 }
 
-static TABLE: Lock<Table> = Lock::new(Table { frames: Vec::new(), most: 0, free: Vec::new() });
+static TABLE: Mutex<Table> = Mutex::new(Table { frames: Vec::new(), most: 0, free: Vec::new() });
 
 impl Table {
     fn entry(&self, reference: u32) -> Option<&'static Entry> {

@@ -10,10 +10,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use driver_kit::Lock;
 use hal_core::interrupt::Handler;
 use hal_core::{Error, Result, clock};
 use spin::Once;
+use spin::mutex::SpinMutex as Mutex;
 
 use crate::wire::{self, Interface, Wire, kind};
 use crate::{event, hypercall};
@@ -31,8 +31,8 @@ struct Store {
     broken: bool,
 }
 
-static STORE: Lock<Option<Store>> = Lock::new(None);
-static WATCHES: Lock<Vec<Handler>> = Lock::new(Vec::new());
+static STORE: Mutex<Option<Store>> = Mutex::new(None);
+static WATCHES: Mutex<Vec<Handler>> = Mutex::new(Vec::new());
 /// Watch events so far.
 static NEWS: AtomicU64 = AtomicU64::new(0);
 static SERVING: AtomicBool = AtomicBool::new(false);

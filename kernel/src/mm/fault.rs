@@ -335,7 +335,7 @@ impl AddressSpace {
         let start = table::index(VirtAddr(first as u64), 1);
         let mut mapped = 0;
         let mut missed = entry == Pte::EMPTY;
-        let mmu = mmu();
+        let mut fresh = [Pte::EMPTY; AROUND];
         for (i, cached) in around.into_iter().enumerate() {
             let Some(cached) = cached else {
                 continue;
@@ -348,10 +348,11 @@ impl AddressSpace {
             missed &= !here;
             let flags = place.vma.leaf_flags(write && here) | CACHED;
             let frame = phys_of(cached.into_raw().as_ptr());
-            // SAFETY: as above; the handle's reference goes to the entry.
-            unsafe { mmu.write(leaf, start + i, &[table::leaf(frame, flags)]) };
+            fresh[i] = table::leaf(frame, flags);
             mapped += 1;
         }
+        // SAFETY: as above; the entries were empty, and the handles' references go to them.
+        unsafe { table::write_runs(leaf, start, &fresh) };
         self.file_pages.fetch_add(mapped, Ordering::Relaxed);
         if entry == Pte::EMPTY && !missed {
             return if write { Step::Dirty(source.clone(), index) } else { Step::Done };

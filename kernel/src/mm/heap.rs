@@ -42,9 +42,16 @@ const END: u16 = u16::MAX;
 
 /// One class's pages that have free objects: the first one's frame number. Its own cache line.
 #[repr(align(64))]
-struct Class(IrqSpinLock<u32>);
+struct Class {
+    partial: IrqSpinLock<u32>,
+    /// Slab pages, and objects outside of them (in use or in a CPU's stock); `objects` is written under the lock.
+    pages: AtomicUsize,
+    objects: AtomicUsize,
+}
 
-static CLASS: [Class; CLASSES] = [const { Class(IrqSpinLock::new(NONE)) }; CLASSES];
+static CLASS: [Class; CLASSES] =
+    [const { Class { partial: IrqSpinLock::new(NONE), pages: AtomicUsize::new(0), objects: AtomicUsize::new(0) } };
+        CLASSES];
 /// Frames in slab pages, and in larger objects.
 static PAGES: AtomicUsize = AtomicUsize::new(0);
 
@@ -56,6 +63,25 @@ static HEAP: Heap = Heap;
 /// Frames that the heap holds.
 pub fn pages() -> usize {
     PAGES.load(Relaxed)
+}
+
+/// One size class, for `/proc/slabinfo`.
+pub struct ClassStats {
+    /// Bytes of an object.
+    pub size: usize,
+    /// Objects in use, and those that CPUs keep for the next allocation.
+    pub objects: usize,
+    /// Slab pages.
+    pub pages: usize,
+}
+
+/// Every size class.
+pub fn classes() -> impl Iterator<Item = ClassStats> {
+    CLASS.iter().zip(SIZES).map(|(class, size)| ClassStats {
+        size: size.into(),
+        objects: class.objects.load(Relaxed),
+        pages: class.pages.load(Relaxed),
+    })
 }
 
 /// The size class of a layout; `None` if it needs whole frames.
@@ -198,7 +224,7 @@ fn refill(class: usize) -> *mut u8 {
     let mut got = Objects { head: null_mut(), count: 0 };
     let want = (limit(class) / 2).max(1);
     loop {
-        let mut partial = CLASS[class].0.lock();
+        let mut partial = CLASS[class].partial.lock();
         while got.count < want && *partial != NONE {
             let page = *partial;
             if !carve(class, page, want, &mut got) {
@@ -206,6 +232,7 @@ fn refill(class: usize) -> *mut u8 {
             }
         }
         if got.count > 0 {
+            CLASS[class].objects.fetch_add(got.count as usize, Relaxed);
             break;
         }
         drop(partial);
@@ -219,7 +246,8 @@ fn refill(class: usize) -> *mut u8 {
         meta.extra.store(END, Relaxed);
         meta.order.store(class as u8, Relaxed);
         meta.state.store(state::SLAB, Relaxed);
-        link(&mut CLASS[class].0.lock(), page);
+        CLASS[class].pages.fetch_add(1, Relaxed);
+        link(&mut CLASS[class].partial.lock(), page);
     }
     let object = got.head;
     // SAFETY: at least one object was got; each one's first word is the next.
@@ -274,7 +302,8 @@ fn carve(class: usize, page: u32, want: u32, got: &mut Objects) -> bool {
 fn give_back(class: usize, mut object: *mut u8) {
     let fit = (PAGE_SIZE / SIZES[class] as usize) as u32;
     let mut empty = NONE;
-    let mut partial = CLASS[class].0.lock();
+    let mut objects = 0;
+    let mut partial = CLASS[class].partial.lock();
     while !object.is_null() {
         // SAFETY: a free object; its first word is the next.
         let next = unsafe { object.cast::<*mut u8>().read() };
@@ -295,7 +324,9 @@ fn give_back(class: usize, mut object: *mut u8) {
             empty = page;
         }
         object = next;
+        objects += 1;
     }
+    CLASS[class].objects.fetch_sub(objects, Relaxed);
     drop(partial);
     while empty != NONE {
         let meta = section::meta(empty);
@@ -303,6 +334,7 @@ fn give_back(class: usize, mut object: *mut u8) {
         meta.order.store(0, Relaxed);
         meta.state.store(state::USED, Relaxed);
         PAGES.fetch_sub(1, Relaxed);
+        CLASS[class].pages.fetch_sub(1, Relaxed);
         // SAFETY: the page holds no object any more and is on no list.
         unsafe { frame::free(PhysAddr(u64::from(empty) * PAGE_SIZE as u64), 0) };
         empty = next;

@@ -15,6 +15,9 @@ use super::table::{self, CACHED, ENTRIES, HUGE_SIZE, mmu};
 use super::vma::{Prot, Vma, VmaFlags, page_range};
 use super::zap::{Gather, OutOfMemory, Piece};
 
+/// Entries rewritten at once.
+const CHUNK: usize = 32;
+
 impl AddressSpace {
     /// Changes rights, like `mprotect(2)`: `EINVAL`, `ENOMEM` if part of the range is not mapped, `EACCES`.
     pub fn protect(&self, addr: usize, len: usize, prot: Prot) -> Result<()> {
@@ -71,12 +74,16 @@ impl AddressSpace {
     fn rewrite(&self, gather: &mut Gather, range: Range<usize>, vma: &Vma) {
         let done = self.visit(range, &mut |piece| match piece {
             Piece::Leaf { table, first, count, at } => {
-                for i in 0..count {
-                    // SAFETY: a live leaf table, its lock held.
-                    let entry = unsafe { table::read(table, first + i) };
-                    if entry != Pte::EMPTY {
-                        rewrite_entry(gather, table, first + i, entry, at + i * PAGE_SIZE, vma);
+                for start in (0..count).step_by(CHUNK) {
+                    let mut new = [Pte::EMPTY; CHUNK];
+                    for (i, slot) in new.iter_mut().enumerate().take(count - start) {
+                        // SAFETY: a live leaf table, its lock held.
+                        let entry = unsafe { table::read(table, first + start + i) };
+                        *slot = rewritten(gather, entry, at + (start + i) * PAGE_SIZE, vma);
                     }
+                    // SAFETY: as above; the entries keep their frames. Accessed and dirty bits that the CPU sets in between
+                    // mean nothing: writes are noticed by faults.
+                    unsafe { table::write_runs(table, first + start, &new) };
                 }
             }
             Piece::Huge { table, index, entry, at } => {
@@ -188,15 +195,15 @@ fn loses(old: PteFlags, new: PteFlags) -> bool {
     !(new & rights).contains(old & rights)
 }
 
-fn rewrite_entry(gather: &mut Gather, table: PhysAddr, index: usize, entry: Pte, at: usize, vma: &Vma) {
-    let mmu = mmu();
+/// What becomes of an entry when its region has the rights of `vma`. The entry's lock is held.
+fn rewritten(gather: &mut Gather, entry: Pte, at: usize, vma: &Vma) -> Pte {
     let (frame, old, present) = match table::held(entry) {
         Some((frame, flags)) => (frame, flags, false),
         None if entry.is_present() => {
             let (frame, flags) = table::decode(entry);
             (frame, flags, true)
         }
-        None => return,
+        None => return Pte::EMPTY,
     };
     let keep = old & (PteFlags::SPECIAL | CACHED);
     let (new, loses) = if vma.prot.is_empty() {
@@ -212,15 +219,8 @@ fn rewrite_entry(gather: &mut Gather, table: PhysAddr, index: usize, entry: Pte,
         let new = vma.leaf_flags(writable);
         (table::leaf(frame, new | keep), present && loses(old, new))
     };
-    // SAFETY: a live leaf table, its lock held; the entry keeps its frame.
-    unsafe {
-        if present {
-            mmu.exchange(table, index, new);
-        } else {
-            mmu.write(table, index, &[new]);
-        }
-    }
     if loses {
         gather.touched(at..at + PAGE_SIZE);
     }
+    new
 }

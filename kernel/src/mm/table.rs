@@ -41,6 +41,23 @@ pub unsafe fn read(table: PhysAddr, index: usize) -> Pte {
     unsafe { direct::<Pte>(table).add(index).read_volatile() }
 }
 
+/// Writes the entries that are not empty, each run of neighbours at once: on some platforms each write is a call out of the
+/// kernel.
+///
+/// # Safety
+/// As [`Mmu::write`].
+pub unsafe fn write_runs(table: PhysAddr, index: usize, entries: &[Pte]) {
+    let mut next = 0;
+    while next < entries.len() {
+        let len = entries[next..].iter().take_while(|&&entry| entry != Pte::EMPTY).count();
+        if len > 0 {
+            // SAFETY: by the caller.
+            unsafe { mmu().write(table, index + next, &entries[next..next + len]) };
+        }
+        next += len + 1;
+    }
+}
+
 /// The table that the entry points to, if there is one.
 ///
 /// # Safety

@@ -53,6 +53,12 @@ pub struct Tcp {
     pub(crate) queued: AtomicBool,
 }
 
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.stack.timers().forget(&self.timer);
+    }
+}
+
 /// Most segments on a connection's channel: its holder is slow, and the network may drop.
 const MAX_INBOX: usize = 1024;
 

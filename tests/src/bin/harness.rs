@@ -1,10 +1,10 @@
-//! Runs test suites: `harness boot disk disks conformance e2e robust matrix soak`. The exit code is 0 when everything passed.
+//! Runs test suites: `harness boot disk volumes conformance e2e robust matrix soak`. The exit code is 0 when everything passed.
 
 use std::process::ExitCode;
 
 use tests::options::Options;
 use tests::report::Suite;
-use tests::{boot, conformance, disk, disks, e2e, matrix, robust, soak};
+use tests::{boot, conformance, disk, volumes, e2e, matrix, robust, soak};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -21,9 +21,9 @@ fn main() -> ExitCode {
             "conformance" => conformance::suite(&options),
             "disk" => disk::suite(&options),
             "e2e" => e2e::suite(&options),
-            "disks" => disks::suite(&options),
             "robust" => robust::suite(&options),
             "matrix" => matrix::suite(&options),
+            "volumes" => volumes::suite(&options),
             _ => soak::suite(&options),
         };
         good &= result.unwrap_or_else(|why| {

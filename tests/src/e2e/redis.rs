@@ -1,6 +1,7 @@
 //! Redis with its own tools, and memcached.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -8,13 +9,14 @@ use rustix::process::Signal;
 
 use super::{interrupted_code, program};
 use crate::client::{Redis, Wire};
+use crate::network::Network;
 use crate::options::{Options, Place};
-use crate::report::Outcome;
+use crate::report::{Bad, Outcome};
 use crate::run::{must, retry};
 use crate::vm::{Spec, Vm, port_at, with_vm};
 
 /// A Redis server without a snapshot schedule.
-pub fn spec(place: &Place) -> Result<Spec, crate::report::Bad> {
+pub fn spec(place: &Place) -> Result<Spec, Bad> {
     let port = port_at(place, 6379)?;
     let text = port.to_string();
     let args = [
@@ -105,6 +107,34 @@ pub fn interrupted(options: &Options, place: &Place) -> Outcome {
         connect(vm)?.expect(&["SET", "a", "b"], "OK")?;
         vm.signal(Signal::INT);
         Ok(vm.must_exit(interrupted_code(place, 0))?)
+    })
+}
+
+/// Two hundred connections at once over a tap device, whose interface has a pair of queues for each CPU.
+pub fn over_tap(options: &Options, place: &Place) -> Outcome {
+    let Place::Vm { cpus, .. } = place else {
+        return Err(Bad::Skipped("a tap device leads to a VM".into()));
+    };
+    let network = Network::set_up(*cpus);
+    if !matches!(network, Network::Tap(..)) {
+        return Err(Bad::Skipped("only root can make a tap device".into()));
+    }
+    let mut spec = spec(place)?;
+    spec.network = Some(Arc::new(network));
+    with_vm(options, place, &spec, |vm| {
+        let mut redis = connect(vm)?;
+        let (host, port) = (vm.peer.0.ip().to_string(), vm.port.to_string());
+        let mut bench = Command::new(program("redis-benchmark")?);
+        bench.args(["-h", &host, "-p", &port, "-c", "200", "-n", "5000", "-q", "-t", "set,get,lrange_100"]);
+        let text = must(&mut bench, vm.left())?;
+        let results = text.replace('\r', "\n").lines().filter(|l| l.contains("requests per second")).count();
+        // Filling the list for LRANGE is a test of its own.
+        if results != 4 || text.to_lowercase().contains("error") {
+            return Err(format!("redis-benchmark told of {results} tests:\n{text}").into());
+        }
+        save(&mut redis)?;
+        let _ = redis.call(&["SHUTDOWN", "NOSAVE"]);
+        Ok(vm.must_exit(0)?)
     })
 }
 

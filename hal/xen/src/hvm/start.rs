@@ -1,5 +1,6 @@
 //! First contact: CPUID leaves, hypercall page, shared info, rings (arch-x86/cpuid.h, hvm/params.h).
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use hal_core::{BootInfo, Error, PhysAddr, Result, VirtAddr};
@@ -80,9 +81,9 @@ pub fn init_store() -> Result<()> {
 
 /// Puts a frame of the grant table in place of a page of the heap.
 fn map_grant_frame(index: u32) -> Result<VirtAddr> {
-    let area = driver_kit::DmaArea::new(hal_core::PAGE_SIZE)?;
-    let at = area.phys(0);
+    let page: &'static Frame = Box::leak(Box::new(Frame::new()));
+    let at = hal_core::memory::phys_of(page.as_mut_ptr());
     // SAFETY: the page was just allocated, and is never freed.
     unsafe { hypercall::add_to_physmap(memory::SPACE_GRANT_TABLE, u64::from(index), at.page()) }?;
-    Ok(VirtAddr(area.at::<u8>(0) as u64))
+    Ok(VirtAddr(page.address()))
 }

@@ -4,7 +4,6 @@
 //! (unless the notes say that it need not be mapped), the list of machine frames, the start info, the pages of XenStore and
 //! console, the page tables, a stack, padding (xen.h, "Start-of-day memory layout").
 
-use hal_core::Result;
 use hal_x86::boot;
 use hal_x86::paging::pte;
 
@@ -119,7 +118,7 @@ unsafe fn rewrite(places: &Places, from: u64, to: u64, change: &dyn Fn(u64, u64)
 ///
 /// # Safety
 /// Only the boot VCPU runs, on the boot stack, and nothing writes to code and constants any more.
-pub unsafe fn restrict(places: &Places) -> Result<()> {
+pub unsafe fn restrict(places: &Places) {
     let layout = boot::layout();
     let image = mapped(places.used.0);
     let rights = |at: u64, old: u64| match at - image {
@@ -133,8 +132,13 @@ pub unsafe fn restrict(places: &Places) -> Result<()> {
         rewrite(places, image, image + boot::image_len(), &rights);
         rewrite(places, BASE, image, &|_, _| 0);
         rewrite(places, mapped(places.used.1), END, &|_, _| 0);
+        // A boot loader has mapped its last code low.
+        let mut batch = Batch::new();
+        for index in (0..256).filter(|&index| read(places.tables.0, index) != 0) {
+            batch.add(direct::entry_address(places.tables.0, index), 0);
+        }
+        batch.finish();
     }
-    Ok(())
 }
 
 /// What the direct map needs to know.

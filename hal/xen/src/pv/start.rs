@@ -113,7 +113,7 @@ fn map(places: &Places) -> Result<()> {
         unsafe { user::replace_fs_functions() };
     }
     // SAFETY: only this VCPU runs, and code and constants are final now.
-    unsafe { builder::restrict(places) }?;
+    unsafe { builder::restrict(places) };
     direct::init(&builder::boot(places))?;
     PvCpu::boot().root.store(direct::root() * 4096, Ordering::Relaxed);
     Ok(())

@@ -44,6 +44,7 @@ pub fn tree() -> Node {
         ("interrupts", fixed("")),
         ("loadavg", text(loadavg)),
         ("meminfo", text(meminfo)),
+        ("slabinfo", text(slabinfo)),
         ("modules", fixed("")),
         ("mounts", link(|| Ok(b"self/mounts".to_vec()))),
         ("net", link(|| Ok(b"self/net".to_vec()))),
@@ -103,6 +104,7 @@ fn meminfo() -> String {
     let stats = mm::frame::stats();
     let kib = |pages: usize| pages as u64 * 4;
     let (total, free, cached) = (kib(stats.total), kib(stats.free), kib(stats.cached));
+    let slab = kib(mm::heap::pages());
     let available = free + cached / 2;
     let mut out = String::new();
     let rows: [(&str, u64); 32] = [
@@ -128,9 +130,9 @@ fn meminfo() -> String {
         ("Mapped", cached),
         ("Shmem", 0),
         ("KReclaimable", 0),
-        ("Slab", 0),
+        ("Slab", slab),
         ("SReclaimable", 0),
-        ("SUnreclaim", 0),
+        ("SUnreclaim", slab),
         ("KernelStack", 0),
         ("PageTables", 0),
         ("CommitLimit", total / 2),
@@ -145,6 +147,33 @@ fn meminfo() -> String {
     out +=
         "AnonHugePages:         0 kB\nHugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\n";
     out += "HugePages_Surp:        0\nHugepagesize:       2048 kB\nHugetlb:               0 kB\n";
+    out
+}
+
+/// The heap's size classes, in the format of Linux' slabinfo 2.1.
+fn slabinfo() -> String {
+    let mut out = String::from(
+        "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables \
+         <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n",
+    );
+    for class in mm::heap::classes() {
+        let per_slab = hal_core::PAGE_SIZE / class.size;
+        let name = format!("kmalloc-{}", class.size);
+        let _ = writeln!(
+            out,
+            "{name:<17} {:>6} {:>6} {:>6} {per_slab:>4} {:>4} : tunables {:>4} {:>4} {:>4} : slabdata {:>6} {:>6} {:>6}",
+            class.objects,
+            class.pages * per_slab,
+            class.size,
+            1,
+            0,
+            0,
+            0,
+            class.pages,
+            class.pages,
+            0
+        );
+    }
     out
 }
 

@@ -32,7 +32,7 @@ pub fn suite(options: &Options) -> Result<bool, String> {
         if machine == "microvm" {
             continue;
         }
-        let mut suite = Suite::new(format!("disks {place}"));
+        let mut suite = Suite::new(format!("volumes {place}"));
         let disks = Disks::new(options, &kernel, machine, *cpus, &program)?;
         type Case = (&'static str, fn(&Disks) -> Outcome);
         let cases: [Case; 5] = [
@@ -52,7 +52,7 @@ pub fn suite(options: &Options) -> Result<bool, String> {
 
 impl Disks {
     fn new(options: &Options, kernel: &Path, machine: &str, cpus: u32, program: &Path) -> Result<Self, String> {
-        let scratch = Scratch::new("disks")?;
+        let scratch = Scratch::new("volumes")?;
         let image = scratch.path().join("disk.img");
         let mut build = Command::new(&options.coracle);
         build.args(["build", "-o"]).arg(&image).arg("--kernel").arg(kernel).arg("--").arg(program);
