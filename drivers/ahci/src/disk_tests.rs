@@ -192,7 +192,13 @@ fn random_lies_never_panic_and_never_answer_twice() {
                         .unwrap();
                     let pieces = usize::from(n < 6);
                     let end = at + 512 * pieces;
-                    outcomes.push(submit(&*disks[0], op, random.below(SECTORS as u64) as usize, &mut memory[at..end], pieces));
+                    outcomes.push(submit(
+                        &*disks[0],
+                        op,
+                        random.below(SECTORS as u64) as usize,
+                        &mut memory[at..end],
+                        pieces,
+                    ));
                 }
             }
         }

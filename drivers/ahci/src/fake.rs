@@ -157,7 +157,10 @@ impl FakeHba {
         for slot in (0..32).filter(|slot| slots & 1 << slot != 0) {
             let mut s = self.state();
             let p = &mut s.ports[port];
-            if p.issued & 1 << slot == 0 || p.registers[P_CMD / 4] & CMD_ST == 0 || p.registers[P_TFD / 4] & TFD_ERROR != 0 {
+            if p.issued & 1 << slot == 0
+                || p.registers[P_CMD / 4] & CMD_ST == 0
+                || p.registers[P_TFD / 4] & TFD_ERROR != 0
+            {
                 continue;
             }
             let queued = p.queued & 1 << slot != 0;

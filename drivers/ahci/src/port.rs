@@ -170,12 +170,16 @@ impl Port {
     }
 
     /// Starts a request or puts it in line. Hands it back if the device is not used any more.
-    pub fn submit(&mut self, command: Command, buffers: &[Dma], done: Completion) -> core::result::Result<(), Completion> {
+    pub fn submit(
+        &mut self,
+        command: Command,
+        buffers: &[Dma],
+        done: Completion,
+    ) -> core::result::Result<(), Completion> {
         if self.failed {
             return Err(done);
         }
-        let pieces =
-            buffers.iter().map(|b| Piece { at: phys_of(b.address as *const u8), len: b.len as u32 });
+        let pieces = buffers.iter().map(|b| Piece { at: phys_of(b.address as *const u8), len: b.len as u32 });
         match self.free_slot(&command) {
             Some(slot) if self.waiting.is_empty() => {
                 let count = self.fill(slot, &command, pieces);

@@ -26,7 +26,8 @@ pub(crate) fn segmentation(packet: &mut NetBuf, checksum: (u16, u16), cut: Segme
     if !fits || bytes[12..14] != ETHERTYPE_IPV4 {
         return None;
     }
-    let sum = u32::from(u16::from_be_bytes([bytes[field], bytes[field + 1]])) + u32::from(!fold((total - start) as u32));
+    let sum =
+        u32::from(u16::from_be_bytes([bytes[field], bytes[field + 1]])) + u32::from(!fold((total - start) as u32));
     bytes[field..field + 2].copy_from_slice(&fold(sum).to_be_bytes());
     bytes[ETHERNET + IP_LENGTH..][..2].fill(0);
     bytes[ETHERNET + IP_CHECKSUM..][..2].fill(0);

@@ -41,11 +41,7 @@ pub(crate) struct Handlers {
 
 impl Nic {
     /// Brings the interface up. `connect` connects the interrupts and tells if that is by messages.
-    pub fn start(
-        io: Arc<dyn Io>,
-        model: &Model,
-        connect: impl FnOnce(Handlers) -> Result<bool>,
-    ) -> Result<Arc<Self>> {
+    pub fn start(io: Arc<dyn Io>, model: &Model, connect: impl FnOnce(Handlers) -> Result<bool>) -> Result<Arc<Self>> {
         let mac = reset(&*io)?;
         let caps = NetCaps {
             mac,

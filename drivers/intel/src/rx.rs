@@ -108,7 +108,8 @@ impl Rx {
             let at = self.next * DESCRIPTOR;
             let status = self.ring.byte(at + AT_STATUS);
             let errors = self.ring.byte(at + AT_ERRORS);
-            let len = usize::from(u16::from_le_bytes([self.ring.byte(at + AT_LENGTH), self.ring.byte(at + AT_LENGTH + 1)]));
+            let len =
+                usize::from(u16::from_le_bytes([self.ring.byte(at + AT_LENGTH), self.ring.byte(at + AT_LENGTH + 1)]));
             if len > BUFFER {
                 self.lie = Some("a received length is greater than the buffer");
                 break;

@@ -338,12 +338,7 @@ fn set_queues(number: u32) -> Command {
 }
 
 fn identify(admin: &mut Queue<()>, page: &DmaArea, what: u32, namespace: u32) -> Result<Box<[u8; 4096]>> {
-    let command = Command {
-        opcode: admin::IDENTIFY,
-        namespace,
-        pages: [page.phys(0).0, 0],
-        words: [what, 0, 0],
-    };
+    let command = Command { opcode: admin::IDENTIFY, namespace, pages: [page.phys(0).0, 0], words: [what, 0, 0] };
     admin.run(&command)?;
     let mut data = Box::new([0; 4096]);
     page.read(0, &mut *data);

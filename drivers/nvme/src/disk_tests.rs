@@ -127,12 +127,8 @@ fn more_than_the_queue_holds_waits_inside() {
     let disks = disks(&fake, 1);
     disks[0].on_interrupt(Arc::new(|| ()));
     let mut memory = Pages::new(512 * 300);
-    let outcomes: Vec<_> = memory
-        .bytes()
-        .chunks_mut(512)
-        .enumerate()
-        .map(|(i, m)| submit(&*disks[0], BlockOp::Read, i, m, 1))
-        .collect();
+    let outcomes: Vec<_> =
+        memory.bytes().chunks_mut(512).enumerate().map(|(i, m)| submit(&*disks[0], BlockOp::Read, i, m, 1)).collect();
     assert_eq!(fake.take(1), 63);
     while outcomes.iter().any(|o| result(o).is_none()) {
         assert!(fake.serve(1, 20, usize::MAX) > 0);
@@ -169,12 +165,8 @@ fn a_controller_that_does_not_come_back_loses_nothing() {
     let fake = FakeNvme::new(1, 1, true, false);
     let disks = disks(&fake, 1);
     let mut memory = Pages::new(512 * 100);
-    let outcomes: Vec<_> = memory
-        .bytes()
-        .chunks_mut(512)
-        .enumerate()
-        .map(|(i, m)| submit(&*disks[0], BlockOp::Read, i, m, 1))
-        .collect();
+    let outcomes: Vec<_> =
+        memory.bytes().chunks_mut(512).enumerate().map(|(i, m)| submit(&*disks[0], BlockOp::Read, i, m, 1)).collect();
     fake.get_stuck();
     fake.put(1, 999, 0);
     disks[0].poll();

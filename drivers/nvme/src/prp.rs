@@ -41,12 +41,17 @@ mod tests {
     fn pages_of_pieces() {
         assert_eq!(of(&[(0x1200, 512)]), Some(alloc::vec![0x1200]));
         assert_eq!(of(&[(0x1200, 0x1000)]), Some(alloc::vec![0x1200, 0x2000]));
-        assert_eq!(of(&[(0x1e00, 512), (0x5000, 0x2000), (0x8000, 8)]), Some(alloc::vec![0x1e00, 0x5000, 0x6000, 0x8000]));
+        assert_eq!(
+            of(&[(0x1e00, 512), (0x5000, 0x2000), (0x8000, 8)]),
+            Some(alloc::vec![0x1e00, 0x5000, 0x6000, 0x8000])
+        );
     }
 
     #[test]
     fn gaps_cannot_be_told() {
-        for bad in [&[(0x1000, 512), (0x3000, 512)][..], &[(0x1000, 0x1000), (0x3200, 512)], &[(0x1001, 512)], &[(0, 0)]] {
+        for bad in
+            [&[(0x1000, 512), (0x3000, 512)][..], &[(0x1000, 0x1000), (0x3200, 512)], &[(0x1001, 512)], &[(0, 0)]]
+        {
             assert_eq!(of(bad), None);
         }
     }
