@@ -109,3 +109,7 @@ impl BlockDevice for Disk {
         self.serial.clone()
     }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

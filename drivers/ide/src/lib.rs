@@ -11,6 +11,9 @@ mod channel;
 mod disk;
 mod ports;
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
