@@ -64,7 +64,9 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"));
             match arg.as_str() {
-                "boot" | "disk" | "volumes" | "conformance" | "e2e" | "robust" | "matrix" | "soak" => o.suites.push(arg),
+                "boot" | "disk" | "volumes" | "conformance" | "e2e" | "robust" | "matrix" | "soak" => {
+                    o.suites.push(arg)
+                }
                 "--filter" => o.filter = value()?,
                 "--machine" => o.machines.push(one_of(&value()?, &["q35", "microvm", "pc"])?),
                 "-c" => o.cpus.push(number(&value()?)?),

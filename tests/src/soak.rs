@@ -18,8 +18,10 @@ use crate::vm::{Spec, with_vm};
 /// Where the sidecar answers in the guest.
 const METER: u16 = 9999;
 
-const CASES: &[(&str, fn(&Options, &Place) -> Outcome)] =
-    &[("redis-100-benchmarks", benchmarks), ("redis-200-connections", soak)];
+/// A case: what it does at a place.
+type Case = fn(&Options, &Place) -> Outcome;
+
+const CASES: [(&str, Case); 2] = [("redis-100-benchmarks", benchmarks), ("redis-200-connections", soak)];
 
 /// One soak for each place (by default one VM with 2 CPUs, as it takes long).
 pub fn suite(options: &Options) -> Result<bool, String> {

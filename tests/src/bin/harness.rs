@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tests::options::Options;
 use tests::report::Suite;
-use tests::{boot, conformance, disk, volumes, e2e, matrix, robust, soak};
+use tests::{boot, conformance, disk, e2e, matrix, robust, soak, volumes};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
