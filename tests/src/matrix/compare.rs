@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cells::{CELLS, Cell, Place};
 use super::image::{self, Image};
-use super::labs::{self, CELL_SECONDS, Task, Work, quoted};
+use super::labs::{self, Task, Work, quoted};
 use super::linux::{self, Devices};
 use crate::bench::System;
 use crate::bench::table::{Better, Table};
@@ -47,6 +47,7 @@ impl Kind {
     /// The line of shell that makes the Linux machine.
     fn line(&self, name: &str, cell: &Cell) -> String {
         let append = format!("console={} {}", self.console, linux::LINE);
+        let limit = cell.lab().map_or(0, labs::seconds);
         match cell.place {
             Place::Xen(kind) => {
                 let mut lines = vec![
@@ -59,14 +60,14 @@ impl Kind {
                     lines.push("vga = \"none\"".to_owned());
                 }
                 let lines: Vec<String> = lines.iter().map(|l| quoted(l)).collect();
-                format!("domain {name} {CELL_SECONDS} {} {}", cell.cpus, lines.join(" "))
+                format!("domain {name} {limit} {} {}", cell.cpus, lines.join(" "))
             }
             Place::Kvm(q, shows) => {
                 let words = super::qemu::arguments(&q, Some(shows), cell.boot, cell.cpus, ("vmlinuz", &append));
                 let words: Vec<String> = words.iter().map(|w| quoted(w)).collect();
-                format!("guest {name} {CELL_SECONDS} -accel kvm -initrd linux.initrd {}", words.join(" "))
+                format!("guest {name} {limit} -accel kvm -initrd linux.initrd {}", words.join(" "))
             }
-            Place::VirtualBox(nic, disk) => format!("CDROM=/job/linux.iso machine {name} {CELL_SECONDS} {nic} {disk}"),
+            Place::VirtualBox(nic, disk) => format!("CDROM=/job/linux.iso machine {name} {limit} {nic} {disk}"),
             Place::Emulated(_) => format!("fail {name} 'not a cell of a lab'"),
         }
     }

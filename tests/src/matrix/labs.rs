@@ -11,8 +11,10 @@ use super::{Verdict, qemu};
 use crate::exchange::Facts;
 use crate::lab::{self, Ended, Job, Lab};
 
-/// For one cell, from its making to its end. Everything here is emulated twice.
-pub const CELL_SECONDS: u64 = 240;
+/// For one cell, from its making to its end. Everything here is emulated twice, and VirtualBox leaves its guest often.
+pub fn seconds(lab: Lab) -> u64 {
+    if lab == Lab::VirtualBox { 600 } else { 240 }
+}
 
 /// What is known of a cell while L1 runs.
 #[derive(Default)]
@@ -107,8 +109,8 @@ fn boot(
         script: script(work.lab, tasks),
         files,
         image: &work.image.file,
-        limit: Duration::from_secs(120 + (CELL_SECONDS + 60) * tasks.len() as u64),
-        silence: Duration::from_secs(CELL_SECONDS + 60),
+        limit: Duration::from_secs(120 + (seconds(work.lab) + 60) * tasks.len() as u64),
+        silence: Duration::from_secs(seconds(work.lab) + 60),
         verbose: work.verbose,
     };
     lab::run(&job, folder, &mut |line| {
@@ -148,6 +150,7 @@ fn script(lab: Lab, tasks: &[&Task]) -> String {
 
 /// The line for a cell, under any name.
 pub fn line(name: &str, cell: &Cell, append: &str) -> String {
+    let limit = cell.lab().map_or(0, seconds);
     match cell.place {
         Place::Kvm(q, shows) => {
             let accel = match shows {
@@ -157,7 +160,7 @@ pub fn line(name: &str, cell: &Cell, append: &str) -> String {
             };
             let words = qemu::arguments(&q, Some(shows), cell.boot, cell.cpus, ("kernel", append));
             let words: Vec<String> = words.iter().map(|w| quoted(w)).collect();
-            format!("guest {name} {CELL_SECONDS} -accel {accel} {}", words.join(" "))
+            format!("guest {name} {limit} -accel {accel} {}", words.join(" "))
         }
         Place::Xen(kind) => {
             let mut lines = vec![format!("type = \"{kind}\"")];
@@ -168,9 +171,9 @@ pub fn line(name: &str, cell: &Cell, append: &str) -> String {
                 Boot::Bios | Boot::Uefi => lines.push("vga = \"none\"".into()),
             }
             let lines: Vec<String> = lines.iter().map(|l| quoted(l)).collect();
-            format!("domain {name} {CELL_SECONDS} {} {}", cell.cpus, lines.join(" "))
+            format!("domain {name} {limit} {} {}", cell.cpus, lines.join(" "))
         }
-        Place::VirtualBox(nic, disk) => format!("machine {name} {CELL_SECONDS} {nic} {disk}"),
+        Place::VirtualBox(nic, disk) => format!("machine {name} {limit} {nic} {disk}"),
         Place::Emulated(_) => format!("fail {name} 'not a cell of a lab'"),
     }
 }
