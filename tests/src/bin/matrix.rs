@@ -6,11 +6,12 @@ use tests::matrix::cells::CELLS;
 use tests::matrix::{self, Choice, compare};
 use tests::options::Options;
 
-const USAGE: &str = "usage: matrix [--full] [--cell NAME]... [--compare [--rounds N] [--write]] [--list] [--verbose]
+const USAGE: &str = "usage: matrix [--full] [--cell NAME]... [--compare [--rounds N]] [--write] [--list] [--verbose]
   --full         every cell [default: those that ./x test runs]
   --cell NAME    only this one, or those whose names begin so (may be given more than once)
   --compare      beside a Linux guest of the same kind, in the labs; --cell chooses among those cells, --rounds N [default: 3] says
                  how often, --write puts the table into docs/performance.md
+  --write        put the table into docs/matrix.md
   --list         name the cells
   --verbose      show what the machines print
   $CORACLE and $CORACLE_KERNEL name the command and the kernel; `./x matrix` sets them";
@@ -55,6 +56,7 @@ fn run() -> Result<bool, String> {
     if compared {
         return compare::run(&options, &choice.named, rounds, write);
     }
+    choice.write = write;
     matrix::run(&options, &choice)
 }
 

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use cells::{CELLS, Cell, Place};
 
+use crate::compile::folder;
 use crate::exchange::Facts;
 use crate::lab::Lab;
 use crate::options::Options;
-use crate::report::{Bad, Outcome, Suite};
+use crate::report::{Bad, Outcome, Suite, put_between, today};
 
 /// For a cell on this machine, from its making to its end.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -40,6 +41,8 @@ pub struct Choice {
     pub full: bool,
     /// Only these, by name or its beginning.
     pub named: Vec<String>,
+    /// Put the table into docs/matrix.md.
+    pub write: bool,
 }
 
 impl Choice {
@@ -106,6 +109,10 @@ pub fn run(options: &Options, choice: &Choice) -> Result<bool, String> {
         }
     }
     println!("\n{}", table.text());
+    if choice.write {
+        let text = format!("Run on {}, the image's SHA-256 was `{}`.\n\n{}", today(), image.sha256, table.text());
+        put_between(&folder().join("../docs/matrix.md"), "cells", text.trim_end())?;
+    }
     image.unchanged()?;
     Ok(suite.finish())
 }
