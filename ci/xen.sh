@@ -9,7 +9,7 @@ XEN_MODULES=(virtio_pci virtio_blk ext4 kvm-amd tun msr cpuid
     xen-netback xen-blkback xen-gntdev xen-gntalloc xen-evtchn xenfs xen-privcmd bridge loop)
 # What a Linux guest may need, in any of the cells.
 XEN_GUEST_MODULES=(xen-blkfront xen-netfront virtio_pci virtio_blk virtio_net e1000 8139cp vmxnet3 vmw_pvscsi ata_piix ahci
-    sd_mod nvme af_packet)
+    sd_mod sr_mod nvme erofs overlay isofs af_packet)
 
 build_lab() { # ROOT OUT
     local root=$1 out=$2 security archive version

@@ -18,7 +18,8 @@ xen_up() {
     while ! xenstore-read -s / >/dev/null 2>&1 && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
     $BIN/xen-init-dom0 >/dev/null
     $BIN/xenconsoled --log=all --log-dir=/var/log/xen/console --pid-file /run/xenconsoled.pid
-    ip link add xenbr0 type bridge
+    # else every new interface waits for 15 s before it forwards
+    ip link add xenbr0 type bridge forward_delay 0
     ip addr add $BRIDGE/24 dev xenbr0
     ip link set xenbr0 up
     # A static lease is offered at once; for others the server first asks around for two seconds.

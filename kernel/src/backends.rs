@@ -5,7 +5,7 @@ use hal_core::{Backend, BootInfo, Platform};
 
 /// Device drivers; each device is offered to them in this order.
 pub static DRIVERS: &[&dyn Driver] =
-    &[&virtio::DRIVER, &vmware::DRIVER, &intel::DRIVER, &ahci::DRIVER, &nvme::DRIVER, &xen::DRIVER];
+    &[&virtio::DRIVER, &vmware::DRIVER, &intel::DRIVER, &ahci::DRIVER, &nvme::DRIVER, &ide::DRIVER, &xen::DRIVER];
 
 /// The score of a backend that the entry itself names.
 const CERTAIN: u8 = 100;

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,27 +65,34 @@ impl Facts {
     }
 }
 
-/// Waits for the first answer; seconds since the making began.
+/// Waits for the first answer; seconds since the making began. A forwarded port accepts before the guest is there, and then a connection
+/// may hang: so there is a new attempt every 150 ms, and the first answer to any of them counts.
 pub fn first_answer(target: &Target, mut alive: impl FnMut() -> Result<(), String>) -> Result<f64, String> {
+    let (sender, answers) = mpsc::channel();
+    let (created, http) = (target.created, target.http);
+    let mut why = String::from("nobody asked");
     loop {
-        let tried = Instant::now();
-        let why = match hello(target.http) {
-            Ok(()) => return Ok(target.created.elapsed().as_secs_f64()),
-            Err(why) => why,
-        };
+        let sender = sender.clone();
+        thread::spawn(move || sender.send(hello(http).map(|()| created.elapsed().as_secs_f64())));
+        let next = Instant::now() + Duration::from_millis(150);
+        while let Ok(answer) = answers.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            match answer {
+                Ok(seconds) => return Ok(seconds),
+                Err(refused) => why = refused,
+            }
+        }
         alive()?;
         if Instant::now() >= target.deadline {
-            return Err(format!("no answer within {:.0} s: {why}", target.created.elapsed().as_secs_f64()));
+            return Err(format!("no answer within {:.0} s: {why}", created.elapsed().as_secs_f64()));
         }
-        thread::sleep(Duration::from_millis(20).saturating_sub(tried.elapsed()));
     }
 }
 
-/// One request on a connection of its own. The first limits are short: a forwarded port accepts before the guest listens.
+/// One request on a connection of its own.
 fn hello(http: SocketAddr) -> Result<(), String> {
-    let stream = TcpStream::connect_timeout(&http, Duration::from_millis(1500)).map_err(|e| e.to_string())?;
-    let mut wire = Wire::over(stream)?;
-    wire.read_limit(Duration::from_millis(1500))?;
+    let limit = Duration::from_secs(3);
+    let mut wire = Wire::over(TcpStream::connect_timeout(&http, limit).map_err(|e| e.to_string())?)?;
+    wire.read_limit(limit)?;
     match wire.get("/hello")? {
         (200, body) if body == b"hello from the one image\n" => Ok(()),
         (code, _) => Err(format!("status {code}")),

@@ -23,15 +23,15 @@ pub enum Network {
 }
 
 impl Network {
-    /// A tap device when this process may make one, with several queues if the guest has several CPUs.
-    pub fn set_up(cpus: u32) -> Network {
+    /// A tap device when this process may make one, with several queues if the guest's device has several.
+    pub fn set_up(queues: u32) -> Network {
         Self::forget_the_dead();
         let id = std::process::id();
         let name = format!("{PREFIX}{id}");
         let subnet = (id % 254 + 1) as u8;
         let ip = |args: &[&str]| must(Command::new("ip").args(args), Duration::from_secs(10));
         let host = Self::address(subnet, 1);
-        let queues: &[&str] = if cpus > 1 { &["multi_queue"] } else { &[] };
+        let queues: &[&str] = if queues > 1 { &["multi_queue"] } else { &[] };
         let made = ip(&[&["tuntap", "add", "dev", &name, "mode", "tap"], queues].concat())
             .and_then(|_| ip(&["addr", "add", &format!("{host}/24"), "dev", &name]))
             .and_then(|_| ip(&["link", "set", &name, "up"]));

@@ -95,6 +95,12 @@ impl Options {
         Ok(o)
     }
 
+    /// Queues that a guest with so many CPUs has on a tap device: of QEMU's devices only virtio's has several.
+    pub fn tap_queues(&self, cpus: u32) -> u32 {
+        let other = |arg: &String| arg.strip_prefix("--nic=").is_some_and(|nic| nic != "virtio");
+        if self.run.iter().any(other) { 1 } else { cpus }
+    }
+
     /// Every machine with every number of CPUs; with `--host` one single entry.
     pub fn combinations(&self) -> Vec<Place> {
         if self.host {

@@ -121,7 +121,7 @@ fn spec(options: &Options, place: &Place) -> Result<(Spec, u16), Bad> {
     spec.options.push(format!("--with={redis}"));
     if let Place::Vm { cpus, .. } = place {
         // QEMU's own network takes two connections at a time: 200 would wait for seconds.
-        let network = Network::set_up(*cpus);
+        let network = Network::set_up(options.tap_queues(*cpus));
         if !matches!(network, Network::Tap(..)) {
             return Err("the soak needs a tap device, which only root can make".to_owned().into());
         }

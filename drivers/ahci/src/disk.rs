@@ -4,13 +4,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use ata::Identity;
+use ata::trim::MOST_TRIM;
 use driver_kit::{Io, Lock};
 use hal_core::device::{BlockCaps, BlockDevice, BlockOp, Completion, Dma, check_request};
 use hal_core::interrupt::Handler;
 use hal_core::{Error, Result};
 
-use crate::command::{Command, MOST_TRIM, Op};
-use crate::identify::Identity;
+use crate::command::{Command, Op};
 use crate::port::{Finished, PIECES, Port, SLOTS};
 use crate::registers::*;
 

@@ -5,13 +5,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::sync::{Mutex, MutexGuard};
 
+use ata::identify::example;
 use driver_kit::Io;
 use hal_core::Result;
 use hal_core::device::BlockDevice;
 use hal_core::interrupt::Handler;
 
 use crate::command::FRAME;
-use crate::identify::example;
 use crate::registers::*;
 
 /// Sectors of each disk.

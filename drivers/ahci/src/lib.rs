@@ -12,7 +12,6 @@ extern crate std;
 mod command;
 mod controller;
 mod disk;
-mod identify;
 mod port;
 mod registers;
 

@@ -7,12 +7,13 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::sync::atomic::{Ordering, fence};
 
+use ata::trim::trim_block;
 use driver_kit::{DmaArea, Io, wait_for};
 use hal_core::device::{Completion, Dma};
 use hal_core::memory::phys_of;
 use hal_core::{Error, PhysAddr, Result};
 
-use crate::command::{Command, Op, trim_block};
+use crate::command::{Command, Op};
 use crate::registers::*;
 
 /// Command slots.

@@ -115,7 +115,8 @@ impl ScsiAdapter {
             }
         });
         response.extend(data);
-        let written = scatter(pieces, &response) as u32;
+        // As QEMU: what was read counts, too.
+        let written = scatter(pieces, &response) as u32 + (out.len() - 51) as u32;
         self.device.put_used(queue, used.0, used.1.unwrap_or(written));
         self.device.show_used(queue, used.2);
         self.device.interrupt(queue);

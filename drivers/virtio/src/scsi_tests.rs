@@ -42,6 +42,16 @@ fn a_disk_is_found_and_read() {
     disk.poll();
     assert_eq!(done.load(Ordering::Relaxed), 1);
     assert_eq!(memory, adapter.target.lock().unwrap().bytes[512..1536]);
+    let told = done.clone();
+    let answer = Box::new(move |result: hal_core::Result<()>| {
+        result.unwrap();
+        told.fetch_add(1, Ordering::Relaxed);
+    });
+    // SAFETY: as above.
+    unsafe { disk.submit(BlockOp::Write, 2048, &pieces, answer) };
+    disk.poll();
+    assert_eq!(done.load(Ordering::Relaxed), 2);
+    assert_eq!(memory, adapter.target.lock().unwrap().bytes[2048..3072]);
     adapter.device.unplug();
 }
 

@@ -55,12 +55,14 @@ pub(crate) struct Pool {
     /// Pages that exist, and the most that may.
     count: usize,
     most: usize,
+    /// Pages that backends kept. One that takes as many as the pool may have gets no more: it would take all memory in time.
+    lost: usize,
 }
 
 impl Pool {
     /// An empty pool for the backend in `domain`.
     pub fn new(services: Arc<dyn Services>, domain: u16, most: usize) -> Self {
-        Self { services, domain, free: Vec::new(), count: 0, most }
+        Self { services, domain, free: Vec::new(), count: 0, most, lost: 0 }
     }
 
     /// Makes sure that `pages` are free; false if there cannot be so many now.
@@ -83,7 +85,7 @@ impl Pool {
     }
 
     fn make(&mut self) -> Result<Page> {
-        if self.count >= self.most {
+        if self.count >= self.most || self.lost > self.most {
             return Err(Error::Exhausted);
         }
         let area = DmaArea::new(PAGE_SIZE)?;
@@ -110,6 +112,12 @@ impl Pool {
     /// A page that is never used again: the backend may do with it what it likes. (A [`DmaArea`] is never freed.)
     pub fn lose(&mut self, _page: Page) {
         self.count -= 1;
+        self.lost += 1;
+    }
+
+    /// Memory of a ring that a backend kept.
+    pub fn lose_ring(&mut self, pages: usize) {
+        self.lost += pages;
     }
 
     /// From now on for the backend in `domain`. Pages of the old one that it still has mapped are its for ever.

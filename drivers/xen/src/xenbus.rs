@@ -45,9 +45,9 @@ impl State {
 /// How long a backend may take to be ready at boot: its hotplug scripts run meanwhile.
 #[cfg(not(any(test, feature = "fake")))]
 const PATIENCE_NS: u64 = 60_000_000_000;
-/// A fake backend is ready at once or never.
+/// A fake backend is ready at once or never. (The host's clock counts ticks.)
 #[cfg(any(test, feature = "fake"))]
-const PATIENCE_NS: u64 = 3_000_000;
+const PATIENCE_NS: u64 = 3_000_000_000;
 
 /// A device's places in the XenStore.
 pub(crate) struct Node {

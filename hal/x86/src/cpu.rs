@@ -48,8 +48,9 @@ impl Cpu for X86Cpu {
     #[inline]
     fn idle(&self) {
         ipi::enter_idle();
-        // SAFETY: interrupt tables are loaded; `sti` takes effect after `hlt` began, so no wake-up is lost.
-        unsafe { core::arch::asm!("sti", "hlt", options(nostack)) };
+        // SAFETY: interrupt tables are loaded; `sti` takes effect after `hlt` began, so no wake-up is lost, and where it
+        // takes effect earlier, `traps` skips the `hlt`.
+        unsafe { traps::coracle_idle() };
         ipi::leave_idle();
     }
 

@@ -306,8 +306,37 @@ extern "C" fn coracle_kernel_trap(frame: &mut Frame) {
             let _ = vector;
             fatal(frame)
         }
-        vector => crate::interrupts::dispatch(vector),
+        vector => {
+            crate::interrupts::dispatch(vector);
+            // A hypervisor that is emulated itself (QEMU's TCG with AMD's virtualization, seen with KVM) may lose the shadow of
+            // `sti` and interrupt before the `hlt`: then the handler's work would wait for the next interrupt, which may never come.
+            if frame.rip == &raw const coracle_idle_halt as u64 {
+                frame.rip = &raw const coracle_idle_awake as u64;
+            }
+        }
     }
+}
+
+core::arch::global_asm!(
+    r#"
+    .text
+    .globl coracle_idle
+    .globl coracle_idle_halt
+    .globl coracle_idle_awake
+coracle_idle:
+    sti
+coracle_idle_halt:
+    hlt
+coracle_idle_awake:
+    ret
+"#
+);
+
+unsafe extern "C" {
+    /// Enables interrupts and waits for one; they stay enabled.
+    pub(crate) fn coracle_idle();
+    static coracle_idle_halt: u8;
+    static coracle_idle_awake: u8;
 }
 
 fn fatal_page_fault(frame: &Frame, fault: &PageFault) -> ! {

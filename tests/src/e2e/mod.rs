@@ -37,6 +37,9 @@ const DEVICES: &[(&str, &str, &str, u32)] = &[
     ("e1000", "ahci", "q35", 2),
     ("e1000e", "nvme", "q35", 1),
     ("e1000e", "nvme", "pc", 2),
+    ("vmxnet3", "pvscsi", "q35", 1),
+    ("vmxnet3", "pvscsi", "pc", 2),
+    ("virtio", "virtio-scsi", "microvm", 1),
 ];
 /// What is run on them: enough to move much in both directions, and to read the disk.
 const ON_DEVICES: &[&str] = &["redis", "nginx"];

@@ -115,7 +115,7 @@ pub fn over_tap(options: &Options, place: &Place) -> Outcome {
     let Place::Vm { cpus, .. } = place else {
         return Err(Bad::Skipped("a tap device leads to a VM".into()));
     };
-    let network = Network::set_up(*cpus);
+    let network = Network::set_up(options.tap_queues(*cpus));
     if !matches!(network, Network::Tap(..)) {
         return Err(Bad::Skipped("only root can make a tap device".into()));
     }

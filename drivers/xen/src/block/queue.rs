@@ -136,6 +136,8 @@ impl Queue {
         if end_ring(&*self.services, &link.references) {
             let pages = link.references.len();
             self.spare = Some((link.ring.into_area(), pages));
+        } else {
+            self.pool.lose_ring(link.references.len());
         }
         // Among requests in flight there is no order.
         for entry in core::mem::take(&mut self.slots).into_iter().flatten() {

@@ -157,6 +157,8 @@ impl Queue {
         pages.into_iter().for_each(|page| self.pool.take_back(page));
         if ended {
             self.spare.extend([rx.into_area(), tx.into_area()]);
+        } else {
+            self.pool.lose_ring(2);
         }
     }
 }

@@ -355,6 +355,26 @@ fn a_backend_that_returns_is_used_again() {
 }
 
 #[test]
+fn a_backend_cannot_take_all_memory_by_coming_and_going() {
+    let peer = Peer::new(FULL);
+    let _net = peer.start(1);
+    let mut rounds = 0;
+    while peer.fake.number(&format!("{OWN}/state")) == 4 {
+        peer.fake.map_all(true);
+        for state in ["5", "6", "2"] {
+            peer.fake.set(&format!("{OTHER}/state"), state);
+            peer.fake.pump();
+        }
+        if peer.fake.number(&format!("{OWN}/state")) == 4 {
+            peer.connect();
+        }
+        rounds += 1;
+        assert!(rounds < 20);
+    }
+    assert_eq!(peer.fake.number(&format!("{OWN}/state")), 6);
+}
+
+#[test]
 fn several_queues_each_have_their_rings() {
     let mut offers = FULL.to_vec();
     offers.push(("multi-queue-max-queues", "8"));

@@ -28,14 +28,6 @@ static START: Once<&'static StartInfo> = Once::new();
 static RANGES: Once<Ranges> = Once::new();
 static INFO: Once<BootInfo> = Once::new();
 
-/// What [`BootInfo`] points to.
-struct Ranges {
-    memory: [MemoryRange; 1],
-    /// The last one is the module's.
-    reserved: [MemoryRange; 5],
-    modules: [Module; 1],
-}
-
 /// True in a PV guest: the entry tells.
 pub fn entered() -> bool {
     ENTERED.load(Ordering::Relaxed)
@@ -128,15 +120,19 @@ fn map(places: &Places) -> Result<()> {
     Ok(())
 }
 
+/// What [`BootInfo`] points to.
+struct Ranges {
+    memory: [MemoryRange; 1],
+    /// The module's comes last.
+    reserved: [MemoryRange; 5],
+    module: [Module; 1],
+}
+
 fn describe(start: &'static StartInfo, places: &Places, image: u64) -> &'static BootInfo {
-    let range = |from: u64, end: u64, kind| MemoryRange { start: PhysAddr(from), len: end - from, kind };
-    let used = |(first, end): (u64, u64)| range(first * 4096, end * 4096, MemoryKind::Reserved);
+    let range = |start: u64, len: u64, kind| MemoryRange { start: PhysAddr(start), len, kind };
+    let used = |(first, end): (u64, u64)| range(first * 4096, (end - first) * 4096, MemoryKind::Reserved);
     // Others write to these frames, which are the domain's all the same.
-    let shared = |machine: u64| {
-        let frame = frames::guest(machine);
-        used((frame, frame + 1))
-    };
-    let end = start.command_line.iter().position(|&byte| byte == 0).unwrap_or(start.command_line.len());
+    let shared = |machine: u64| range(frames::guest(machine) * 4096, 4096, MemoryKind::Reserved);
     let (module, len) = places.module;
     let ranges = RANGES.call_once(|| Ranges {
         memory: [range(0, start.pages * 4096, MemoryKind::Usable)],
@@ -145,15 +141,17 @@ fn describe(start: &'static StartInfo, places: &Places, image: u64) -> &'static 
             used(places.direct),
             shared(start.console_frame),
             shared(start.store_frame),
-            range(module, module + len, MemoryKind::Reserved),
+            range(module, len, MemoryKind::Reserved),
         ],
-        modules: [Module { start: PhysAddr(module), len }],
+        module: [Module { start: PhysAddr(module), len }],
     });
+    let modules = usize::from(len != 0);
+    let end = start.command_line.iter().position(|&byte| byte == 0).unwrap_or(start.command_line.len());
     INFO.call_once(|| BootInfo {
         memory: &ranges.memory,
-        reserved: &ranges.reserved[..if len == 0 { 4 } else { 5 }],
-        modules: &ranges.modules[..usize::from(len != 0)],
+        reserved: &ranges.reserved[..4 + modules],
         command_line: &start.command_line[..end],
+        modules: &ranges.module[..modules],
         rsdp: None,
         entry_tsc: boot::entry_tsc(),
         image: (image, image + boot::image_len()),

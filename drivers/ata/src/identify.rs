@@ -6,7 +6,7 @@ use hal_core::{Error, Result};
 
 /// A disk's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// Sectors.
     pub sectors: u64,
     /// Bytes per sector.
@@ -72,7 +72,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// A description, for the fake.
 #[cfg(any(test, feature = "fake"))]
-pub(crate) fn example(sectors: u64, depth: u16) -> [u8; 512] {
+pub fn example(sectors: u64, depth: u16) -> [u8; 512] {
     let mut data = [0; 512];
     let mut word = |n: usize, value: u16| data[2 * n..2 * n + 2].copy_from_slice(&value.to_le_bytes());
     word(10, u16::from_be_bytes(*b"S1"));
