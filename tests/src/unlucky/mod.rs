@@ -133,14 +133,20 @@ impl Rig {
     fn boot_from(&self, root: &str, odd: Odd, line: &str, devices: &[&str]) -> Result<(i32, String), String> {
         let mut c = Command::new("qemu-system-x86_64");
         let mut line = line.to_owned();
-        let fixed = if self.is_microvm() { ",isa-serial=on" } else { "" };
+        // QEMU tells the kernel of its devices only when it makes no tables.
+        let tells = odd.machine.contains("acpi=off");
+        let fixed = match self.is_microvm() {
+            true if tells => ",isa-serial=on",
+            true => ",isa-serial=on,rtc=on,ioapic2=on",
+            false => "",
+        };
         c.arg("-M").arg(format!("{}{fixed}{}", self.machine, odd.machine));
         c.args(["-accel", "tcg", "-cpu", odd.cpu, "-smp", &self.cpus.to_string(), "-m", "128M"]);
         c.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
         c.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]).args(odd.args).arg("-drive").arg(root);
         for (n, device) in ["virtio-blk*,drive=root"].iter().chain(devices).enumerate() {
             let device = match device.split_once('*') {
-                Some((name, rest)) if self.is_microvm() => format!("{name}-device,bus=virtio-mmio-bus.{n}{rest}"),
+                Some((name, rest)) if self.is_microvm() => format!("{name}-device,bus=virtio-mmio-bus.{}{rest}", n + 1),
                 Some((name, rest)) => format!("{name}-pci{rest}"),
                 None => (*device).to_owned(),
             };
@@ -148,10 +154,9 @@ impl Rig {
         }
         if self.is_microvm() {
             c.args(["-global", "virtio-mmio.force-legacy=false"]);
-            // QEMU tells the kernel of its devices only when it makes no tables.
-            if !odd.machine.contains("acpi=off") {
-                for n in 0..=devices.len() {
-                    line += &format!(" virtio_mmio.device=512@{:#x}:{}", 0xfeb0_0000 + 512 * n, 16 + n);
+            if !tells {
+                for slot in 1..=devices.len() + 1 {
+                    line += &format!(" virtio_mmio.device=512@{:#x}:{}", 0xfeb0_0000 + 512 * slot, 24 + slot);
                 }
             }
         }
