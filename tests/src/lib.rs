@@ -23,5 +23,6 @@ pub mod report;
 pub mod robust;
 pub mod run;
 pub mod soak;
+pub mod unlucky;
 pub mod vm;
 pub mod volumes;

@@ -128,8 +128,16 @@ impl AcpiHandler for Mapper<'_> {
         if self.0.mmu().map_direct(at, size as u64).is_err() {
             panic!("ACPI tables at {at:?} lie where they cannot be mapped");
         }
-        let pointer = NonNull::new(memory::direct::<T>(at)).expect("the direct map is not at 0");
-        // SAFETY: just mapped, for ever.
+        let mut pointer = memory::direct::<T>(at);
+        if size < size_of::<T>() {
+            // A table of an older revision is shorter, and what is read of it as a whole may not be mapped behind it.
+            let padded = alloc::vec![0u64; size_of::<T>().div_ceil(8)].leak();
+            // SAFETY: just mapped, and shorter than the copy.
+            unsafe { pointer.cast::<u8>().copy_to_nonoverlapping(padded.as_mut_ptr().cast(), size) };
+            pointer = padded.as_mut_ptr().cast();
+        }
+        let pointer = NonNull::new(pointer).expect("the direct map is not at 0");
+        // SAFETY: mapped for ever, or the copy, which stays too.
         unsafe { PhysicalMapping::new(start, pointer, size, size, self.clone()) }
     }
 

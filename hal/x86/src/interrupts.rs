@@ -21,7 +21,7 @@ pub const TIMER: u8 = 0xf0;
 pub const RESCHEDULE: u8 = 0xf1;
 /// Another CPU wants translations forgotten.
 pub const FLUSH: u8 = 0xf2;
-/// A hypervisor's events, which do not come through the local APIC and want no end-of-interrupt.
+/// A hypervisor's events. They may not come through the local APIC: the handler ends the interrupt if they do.
 pub const UPCALL: u8 = 0xf3;
 /// What a local APIC gives when an interrupt went away; wants no end-of-interrupt.
 pub const SPURIOUS: u8 = 0xff;

@@ -265,6 +265,16 @@ pub mod hvm {
     pub const PARAM_CONSOLE_PORT: u32 = 18;
     /// Type of [`PARAM_CALLBACK`]: a vector on every CPU, without the local APIC.
     pub const CALLBACK_VECTOR: u64 = 2 << 56;
+    /// `HVMOP_set_evtchn_upcall_vector`.
+    pub const SET_UPCALL_VECTOR: u64 = 23;
+    /// `struct xen_hvm_evtchn_upcall_vector`.
+    #[repr(C)]
+    pub struct UpcallVector {
+        /// Which VCPU.
+        pub vcpu: u32,
+        /// The vector of its local APIC.
+        pub vector: u8,
+    }
     /// `struct xen_hvm_param`.
     #[repr(C)]
     pub struct Param {

@@ -129,6 +129,16 @@ pub unsafe fn set_hvm_param(index: u32, value: u64) -> Result<()> {
     unsafe { with(op::HVM, hvm::SET_PARAM, &mut param) }.map(|_| ())
 }
 
+/// Has the events of a VCPU told by this vector of its local APIC.
+///
+/// # Safety
+/// The vector's handler expects that.
+pub unsafe fn set_upcall_vector(vcpu: u32, vector: u8) -> Result<()> {
+    let mut argument = hvm::UpcallVector { vcpu, vector };
+    // SAFETY: by the caller.
+    unsafe { with(op::HVM, hvm::SET_UPCALL_VECTOR, &mut argument) }.map(|_| ())
+}
+
 /// Puts a page of Xen's at guest frame `frame` (HVM and PVH); the memory that was there is given up.
 ///
 /// # Safety

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use hal_core::cpu::MAX_CPUS;
 use hal_core::interrupt::Handler;
@@ -18,6 +18,13 @@ use crate::{clock, event, hypercall};
 
 /// CPUID leaf 4, eax: ebx holds the VCPU's number.
 const HAS_VCPU_NUMBER: u32 = 1 << 3;
+
+/// CPUID leaf 4, eax: a vector of the local APIC may tell of events.
+const HAS_UPCALL_VECTOR: u32 = 1 << 6;
+
+/// Events come by the local APIC. The other way is a vector that Xen injects without it, which no state in the APIC holds back: where Xen
+/// itself is emulated (QEMU's TCG), it was seen to come twice, the second time upon the first one's stack.
+static BY_APIC: AtomicBool = AtomicBool::new(false);
 
 static NUMBERS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 /// Channels by which a CPU is signalled; 0: none.
@@ -45,10 +52,15 @@ pub fn init_events(cpu: usize) -> Result<()> {
     // SAFETY: what `register` gives is registered and leaked.
     unsafe { shared::set_vcpu(cpu, number, registered) };
     if cpu == 0 {
-        interrupts::on_upcall(|| event::dispatch(percpu::cpu_id()));
-        let value = hvm::CALLBACK_VECTOR | u64::from(interrupts::UPCALL);
-        // SAFETY: the vector is set aside for this.
+        interrupts::on_upcall(upcall);
+        let by_apic = flags & HAS_UPCALL_VECTOR != 0 && by_apic(number).is_ok();
+        BY_APIC.store(by_apic, Ordering::Release);
+        // With the APIC's vector this value only tells the toolstack that the guest knows Xen.
+        let value = if by_apic { 1 } else { hvm::CALLBACK_VECTOR | u64::from(interrupts::UPCALL) };
+        // SAFETY: the vector is set aside for this, and with the APIC's vector no line is used.
         unsafe { hypercall::set_hvm_param(hvm::PARAM_CALLBACK, value) }?;
+    } else if BY_APIC.load(Ordering::Acquire) {
+        by_apic(number)?;
     }
     clock::init_timer(cpu)?;
     let handler = *RESCHEDULE.call_once(|| {
@@ -61,6 +73,18 @@ pub fn init_events(cpu: usize) -> Result<()> {
     });
     SIGNALS[cpu].store(event::bind_ipi(cpu, handler)?, Ordering::Release);
     Ok(())
+}
+
+fn by_apic(number: u32) -> Result<()> {
+    // SAFETY: the vector is set aside for this, and `upcall` ends the interrupt.
+    unsafe { hypercall::set_upcall_vector(number, interrupts::UPCALL) }
+}
+
+fn upcall() {
+    if BY_APIC.load(Ordering::Relaxed) {
+        hal_x86::apic::eoi();
+    }
+    event::dispatch(percpu::cpu_id());
 }
 
 fn register(number: u32) -> Result<*mut VcpuInfo> {
