@@ -101,7 +101,7 @@ impl Lab {
         let plain = "console=ttyS0 panic=5 mitigations=off loglevel=4";
         if self == Lab::Xen {
             c.arg("-kernel").arg(at.join("xen"));
-            let line = "console=com1 com1=115200 loglvl=warning guest_loglvl=warning dom0_mem=1200M,max:1200M dom0_max_vcpus=1";
+            let line = "console=com1 com1=115200 loglvl=warning guest_loglvl=warning bootscrub=0 dom0_mem=1200M,max:1200M dom0_max_vcpus=1";
             c.args(["-append", line]);
             let modules = format!(
                 "{} console=hvc0 panic=5 mitigations=off loglevel=4,{}",

@@ -108,7 +108,7 @@ pub fn run(options: &Options, named: &[String], rounds: usize, write: bool) -> R
     if write {
         let words = format!(
             "Measured on {}, by `./x matrix --compare --rounds {rounds} --write`: Xen 4.20, QEMU's KVM and VirtualBox 7.2 in a machine that QEMU emulates (docs/matrix.md), \
-             one virtual CPU and 512 MB for each guest; the client runs beside the hypervisor. Linux is Debian 13's kernel with an initramfs of the modules that it needs, and serves from \
+             one virtual CPU and 512 MB (Xen: 256 MB) for each guest; the client runs beside the hypervisor. Linux is Debian 13's kernel with an initramfs of the modules that it needs, and serves from \
              the same disk the same programs. Medians of n alternating runs; without n it is one run.",
             crate::report::today()
         );
