@@ -2,7 +2,7 @@
 # The lab for Xen and KVM: Debian 13 with Xen 4.20 and Linux 6.12, which boots as dom0 or plain; then its own KVM (AMD's, which
 # QEMU can emulate) runs guests with QEMU 10. Sourced by ci/lab.
 
-XEN_PACKAGES=(xen-hypervisor-4.20-amd64 xen-utils-4.20 xen-utils-common xenstore-utils grub-xen-bin
+XEN_PACKAGES=(xen-hypervisor-4.20-amd64 xen-utils-4.20 xen-utils-common xenstore-utils grub-xen-host
     linux-image-amd64 qemu-system-x86 qemu-system-xen qemu-utils seabios ovmf
     iproute2 iputils-ping kmod busybox-static procps util-linux xz-utils)
 XEN_MODULES=(virtio_pci virtio_blk ext4 kvm-amd tun msr cpuid

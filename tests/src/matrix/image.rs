@@ -34,10 +34,10 @@ pub fn build(options: &Options) -> Result<Image, String> {
     let data = at.join("data");
     large_file(&data)?;
     let need = |name: &str| which(name).ok_or_else(|| format!("{name} is not installed"));
-    let file = at.join("matrix.img");
+    let (file, fresh) = (at.join("matrix.img"), at.join(format!("matrix.{}.img", std::process::id())));
     let script = folder().join("guests/matrix.sh");
     let mut c = Command::new(&options.coracle);
-    c.args(["build", "--format", "raw", "-o"]).arg(&file).args(["--timestamp", "0"]);
+    c.args(["build", "--format", "raw", "-o"]).arg(&fresh).args(["--timestamp", "0"]);
     let kernel = options.kernel.clone().ok_or("which kernel? CORACLE_KERNEL names it")?;
     let pairs = [
         (server, "/matrix/http"),
@@ -51,7 +51,9 @@ pub fn build(options: &Options) -> Result<Image, String> {
     c.arg("--").arg(need("busybox")?).args(["sh", "/matrix/init.sh"]);
     c.env("CORACLE_KERNEL", &kernel);
     must(&mut c, Duration::from_secs(300))?;
-    let sha256 = sha256(&file)?;
+    let sha256 = sha256(&fresh)?;
+    // machines of another run may have it open
+    std::fs::rename(&fresh, &file).map_err(|e| format!("cannot rename {}: {e}", fresh.display()))?;
     let (bytes, line) = inside(&file).map_err(|why| format!("{}: {why}", file.display()))?;
     let kernel = at.join("kernel");
     std::fs::write(&kernel, bytes).map_err(|e| format!("cannot write {}: {e}", kernel.display()))?;
