@@ -2,6 +2,10 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::qmp::Qmp;
 use super::{Case, Rig};
@@ -42,7 +46,7 @@ fn disk_gone(rig: &Rig, disk: &str) -> Outcome {
     })
 }
 
-/// A program that does not care for SIGTERM ends by it, and the exit code says so.
+/// A program that does not care for SIGTERM ends by it, and the exit code says so. A microvm's button does nothing.
 pub fn power_button(rig: &Rig) -> Outcome {
     let socket = rig.scratch.path().join("button");
     let [qmp, to] = Qmp::options(&socket);
@@ -52,7 +56,15 @@ pub fn power_button(rig: &Rig) -> Outcome {
     with_vm(&rig.options, &rig.place, &spec, |vm| {
         vm.until_prints("ready")?;
         Qmp::connect(&socket)?.power_button()?;
-        Ok(vm.must_exit(128 + 15)?)
+        if !rig.is_microvm() {
+            return Ok(vm.must_exit(128 + 15)?);
+        }
+        thread::sleep(Duration::from_millis(300));
+        if !vm.runs() {
+            return Err("the VM ended".into());
+        }
+        vm.signal(Signal::INT);
+        Ok(vm.must_exit(130)?)
     })
 }
 
