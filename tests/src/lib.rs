@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod apps;
 pub mod bench;
 pub mod boot;
 pub mod client;
