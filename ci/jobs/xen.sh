@@ -31,7 +31,7 @@ xen_up() {
 }
 
 # domain NAME SECONDS CPUS LINE...: a domain with the one image as xvda, the second disk as xvdb and a network interface; LINEs of its
-# configuration say of which type it is.
+# configuration say of which type it is. With a program's name in $APP the image has that program alone.
 domain() {
     local name=$1 seconds=$2 cpus=$3 line
     shift 3
@@ -48,7 +48,7 @@ domain() {
     } >"/tmp/$name.cfg"
     local console=/var/log/xen/console/guest-$name.log
     : >"$console"
-    ./visit "$name" --http $GUEST:80 --redis $GUEST:6379 --console "$console" --second $SECOND --seconds "$seconds" \
+    ./visit "$name" ${APP:+--app "$APP"} --http $GUEST:80 --redis $GUEST:6379 --console "$console" --second $SECOND --seconds "$seconds" \
         --alive "xl domid $name" -- xl create "/tmp/$name.cfg" || {
         tail -n 8 "/var/log/xen/qemu-dm-$name.log" 2>/dev/null | sed "s/^/@cell $name log qemu: /"
     }

@@ -14,7 +14,7 @@ use crate::run::retry;
 /// Bytes each way.
 pub const BULK: u64 = 50_000_000;
 /// Connections that send requests at the same time.
-const CONNECTIONS: usize = 4;
+pub const CONNECTIONS: usize = 4;
 /// HTTP requests of each of them.
 const REQUESTS: usize = 300;
 /// Redis commands of each of them: sets, gets and increments.
@@ -40,11 +40,13 @@ pub struct Target {
 pub struct Facts(pub Vec<(String, String)>);
 
 impl Facts {
-    fn add(&mut self, name: &str, value: impl ToString) {
+    /// Adds a value.
+    pub fn add(&mut self, name: &str, value: impl ToString) {
         self.0.push((name.to_owned(), value.to_string()));
     }
 
-    fn number(&mut self, name: &str, value: f64) {
+    /// Adds a number.
+    pub fn number(&mut self, name: &str, value: f64) {
         self.add(name, format!("{value:.2}"));
     }
 
@@ -67,13 +69,17 @@ impl Facts {
 
 /// Waits for the first answer; seconds since the making began. A forwarded port accepts before the guest is there, and then a connection
 /// may hang: so there is a new attempt every 150 ms, and the first answer to any of them counts.
-pub fn first_answer(target: &Target, mut alive: impl FnMut() -> Result<(), String>) -> Result<f64, String> {
+pub fn first_answer(
+    target: &Target,
+    ask: fn(&Target) -> Result<(), String>,
+    mut alive: impl FnMut() -> Result<(), String>,
+) -> Result<f64, String> {
     let (sender, answers) = mpsc::channel();
-    let (created, http) = (target.created, target.http);
+    let (created, target) = (target.created, *target);
     let mut why = String::from("nobody asked");
     loop {
         let sender = sender.clone();
-        thread::spawn(move || sender.send(hello(http).map(|()| created.elapsed().as_secs_f64())));
+        thread::spawn(move || sender.send(ask(&target).map(|()| created.elapsed().as_secs_f64())));
         let next = Instant::now() + Duration::from_millis(150);
         while let Ok(answer) = answers.recv_timeout(next.saturating_duration_since(Instant::now())) {
             match answer {
@@ -88,13 +94,18 @@ pub fn first_answer(target: &Target, mut alive: impl FnMut() -> Result<(), Strin
     }
 }
 
-/// One request on a connection of its own.
-fn hello(http: SocketAddr) -> Result<(), String> {
+/// One request to the one image, on a connection of its own.
+pub fn hello(target: &Target) -> Result<(), String> {
+    says_hello(target.http, "/hello", b"hello from the one image\n")
+}
+
+/// One request on a connection of its own, which must have this answer.
+pub fn says_hello(http: SocketAddr, path: &str, text: &[u8]) -> Result<(), String> {
     let limit = Duration::from_secs(3);
     let mut wire = Wire::over(TcpStream::connect_timeout(&http, limit).map_err(|e| e.to_string())?)?;
     wire.read_limit(limit)?;
-    match wire.get("/hello")? {
-        (200, body) if body == b"hello from the one image\n" => Ok(()),
+    match wire.get(path)? {
+        (200, body) if body == text => Ok(()),
         (code, _) => Err(format!("status {code}")),
     }
 }
@@ -141,9 +152,9 @@ pub fn end(target: &Target) -> Result<(), String> {
     ok(&mut dial(target)?, &format!("/exit/{CODE}")).map(|_| ())
 }
 
-/// Whether a console shows that the first process ended with the code that it was told.
-pub fn ended_well(console: &str) -> bool {
-    console.lines().any(|l| l.trim_end().ends_with(&format!("coracle:exit {CODE}")))
+/// Whether a console shows that the first process ended with this code.
+pub fn ended_with(console: &str, code: u8) -> bool {
+    console.lines().any(|l| l.trim_end().ends_with(&format!("coracle:exit {code}")))
 }
 
 /// The file behind the second disk holds what the guest wrote.
@@ -170,7 +181,8 @@ fn dial(target: &Target) -> Result<Wire, String> {
     connect(target.http, target)
 }
 
-fn connect(address: SocketAddr, target: &Target) -> Result<Wire, String> {
+/// A connection whose reads may take as long as there is time left.
+pub fn connect(address: SocketAddr, target: &Target) -> Result<Wire, String> {
     let left = target.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     let stream =
         TcpStream::connect_timeout(&address, left.min(Duration::from_secs(20))).map_err(|e| format!("connect: {e}"))?;
@@ -188,7 +200,7 @@ fn ok(wire: &mut Wire, path: &str) -> Result<Vec<u8>, String> {
 
 /// Runs one client for each connection; the seconds that all took. They connect one after the other, as QEMU's user network listens with a
 /// backlog of one: what it does not accept at once waits for a repeated SYN.
-fn in_parallel(one: impl Fn(usize) -> Result<(), String> + Sync) -> Result<f64, String> {
+pub fn in_parallel(one: impl Fn(usize) -> Result<(), String> + Sync) -> Result<f64, String> {
     let started = Instant::now();
     thread::scope(|s| {
         let clients: Vec<_> = (0..CONNECTIONS)
@@ -279,7 +291,7 @@ mod tests {
 
     #[test]
     fn ends_are_seen() {
-        assert!(ended_well("x\n\u{1e} coracle:exit 42\r\n"));
-        assert!(!ended_well("\u{1e} coracle:exit 1\n"));
+        assert!(ended_with("x\n\u{1e} coracle:exit 42\r\n", 42));
+        assert!(!ended_with("\u{1e} coracle:exit 1\n", 42));
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod apps;
 pub mod bench;
 pub mod boot;
 pub mod client;
@@ -23,5 +24,6 @@ pub mod report;
 pub mod robust;
 pub mod run;
 pub mod soak;
+pub mod unlucky;
 pub mod vm;
 pub mod volumes;

@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 const USAGE: &str = "usage: harness SUITE... [OPTIONS]
-  SUITE            boot, disk, volumes, conformance, e2e, robust, matrix, soak
+  SUITE            boot, disk, volumes, unlucky, conformance, e2e, robust, matrix, soak
   --filter X       only cases whose name contains X
   --machine M      q35, microvm or pc (may be given more than once) [default: q35 and microvm]
   -c N             virtual CPUs (may be given more than once) [default: 1 and 2]
@@ -64,7 +64,7 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"));
             match arg.as_str() {
-                "boot" | "disk" | "volumes" | "conformance" | "e2e" | "robust" | "matrix" | "soak" => {
+                "boot" | "disk" | "volumes" | "unlucky" | "conformance" | "e2e" | "robust" | "matrix" | "soak" => {
                     o.suites.push(arg)
                 }
                 "--filter" => o.filter = value()?,

@@ -141,6 +141,9 @@ pub(crate) fn step<F: Front>(front: &F) -> Result<()> {
             (link.phase, link.was_up) = (Phase::Up, true);
             After::Start
         }
+        // Linux and QEMU: a driver that is bound again attaches to the rings that are there, because our state says "connected".
+        // New rings would pull them away from under it.
+        (Phase::Up, State::InitWait) if link.node.stands() => After::Nothing,
         (Phase::Told | Phase::Up, State::Closing | State::Closed | State::Unknown)
         | (Phase::Up, State::Initialising | State::InitWait) => {
             log::warn!("{}: the backend is gone; waiting for its return", handshake.name);

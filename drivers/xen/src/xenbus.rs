@@ -100,6 +100,13 @@ impl Node {
         State::parse(state.as_deref())
     }
 
+    /// True if nobody reset our state, nor named another backend: the rings that we told are still there for a backend.
+    pub fn stands(&self) -> bool {
+        let values = self.services.read(&[&self.own("state"), &self.own("backend")]).unwrap_or_default();
+        let [state, backend] = &values[..] else { return false };
+        State::parse(state.as_deref()) == State::Connected && backend.as_ref() == Some(&self.backend)
+    }
+
     /// Sets nodes of ours.
     pub fn publish(&self, values: &[(String, String)]) -> Result<()> {
         let paths: Vec<String> = values.iter().map(|(name, _)| self.own(name)).collect();

@@ -213,7 +213,7 @@ impl Erofs {
         }
         let pages = self.len.div_ceil(FRAME_SIZE as u64);
         let mut found = None;
-        self.image.pages(index, META_AHEAD.min(pages - index), &mut |i, frame| {
+        let mut put = |i, frame: Frame| {
             if i == index {
                 found = Some(frame.clone());
             }
@@ -221,7 +221,10 @@ impl Erofs {
             if meta.len() < META_PAGES {
                 meta.insert(i, frame, false);
             }
-        })?;
+        };
+        // If a page cannot be read, those before and after it still can.
+        let ahead = self.image.pages(index, META_AHEAD.min(pages - index), &mut put);
+        ahead.or_else(|_| self.image.pages(index, 1, &mut put))?;
         if self.meta.lock().len() >= META_PAGES {
             self.drop_cache();
         }

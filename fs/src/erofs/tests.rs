@@ -12,6 +12,18 @@ use std::{fs, vec};
 
 struct Bytes(Vec<u8>);
 
+/// The same on a medium one of whose pages cannot be read.
+struct BadPage(Bytes, u64);
+
+impl Image for BadPage {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn pages(&self, first: u64, count: u64, put: &mut dyn FnMut(u64, Frame)) -> Result<()> {
+        if (first..first + count.max(1)).contains(&self.1) { Err(Errno::EIO) } else { self.0.pages(first, count, put) }
+    }
+}
+
 impl Image for Bytes {
     fn len(&self) -> u64 {
         self.0.len() as u64
@@ -69,7 +81,10 @@ struct World {
 
 impl World {
     fn mount(bytes: Vec<u8>) -> Result<Self, MountError> {
-        let lower = Erofs::mount(Arc::new(Bytes(bytes)))?;
+        Self::mount_image(Arc::new(Bytes(bytes)))
+    }
+    fn mount_image(image: Arc<dyn Image>) -> Result<Self, MountError> {
+        let lower = Erofs::mount(image)?;
         let root = Mount::detached(TmpFs::over(lower, 10_000), "overlay").root_path();
         Ok(Self { root, cred: Credentials::root() })
     }
@@ -188,6 +203,28 @@ fn compressed_files_are_refused() {
         let w = World::mount(bytes).unwrap();
         assert_eq!(w.get("/big"), Err(Errno::EIO));
         assert_eq!(w.get("/hello").unwrap(), b"hello\n");
+    }
+}
+
+#[test]
+fn only_the_bad_page_cannot_be_read() {
+    let Some(bytes) = image(&[]) else {
+        return;
+    };
+    // The content comes again after 16 pages.
+    let (big, bad) = (big(), 10);
+    let at = bytes.chunks(4096).position(|page| page == &big[bad * 4096..][..4096]).unwrap();
+    let w = World::mount_image(Arc::new(BadPage(Bytes(bytes), at as u64))).unwrap();
+    let inode = w.find("/big").unwrap().inode().unwrap().clone();
+    let mut page = [0; 4096];
+    for (index, expected) in big.chunks(4096).enumerate() {
+        let got = inode.read_at(index as u64 * 4096, &mut Out::kernel(&mut page));
+        if index == bad {
+            assert_eq!(got, Err(Errno::EIO));
+        } else {
+            assert_eq!(got, Ok(expected.len()));
+            assert_eq!(&page[..expected.len()], expected);
+        }
     }
 }
 

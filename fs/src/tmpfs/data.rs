@@ -143,7 +143,8 @@ impl TmpInode {
             *ahead = (index + window, window);
             window
         };
-        self.read_lower(data, index, count)?;
+        // If a page cannot be read, those before and after it still can.
+        self.read_lower(data, index, count).or_else(|_| self.read_lower(data, index, 1))?;
         Ok(data.pages.lock().get(index).cloned())
     }
 

@@ -128,8 +128,16 @@ impl AcpiHandler for Mapper<'_> {
         if self.0.mmu().map_direct(at, size as u64).is_err() {
             panic!("ACPI tables at {at:?} lie where they cannot be mapped");
         }
-        let pointer = NonNull::new(memory::direct::<T>(at)).expect("the direct map is not at 0");
-        // SAFETY: just mapped, for ever.
+        let mut pointer = memory::direct::<T>(at);
+        if size < size_of::<T>() {
+            // A table of an older revision is shorter, and what is read of it as a whole may not be mapped behind it.
+            let padded = alloc::vec![0u64; size_of::<T>().div_ceil(8)].leak();
+            // SAFETY: just mapped, and shorter than the copy.
+            unsafe { pointer.cast::<u8>().copy_to_nonoverlapping(padded.as_mut_ptr().cast(), size) };
+            pointer = padded.as_mut_ptr().cast();
+        }
+        let pointer = NonNull::new(pointer).expect("the direct map is not at 0");
+        // SAFETY: mapped for ever, or the copy, which stays too.
         unsafe { PhysicalMapping::new(start, pointer, size, size, self.clone()) }
     }
 
@@ -242,6 +250,16 @@ fn read_madt(madt: &PhysicalMapping<Mapper, Madt>, machine: &mut Machine) {
     // SAFETY: the table is mapped whole, and a MADT is at least 44 bytes.
     machine.local_apic =
         u64::from(unsafe { madt.virtual_start().as_ptr().cast::<u8>().add(header).cast::<u32>().read_unaligned() });
+    // SAFETY: as above: the table's bytes behind the local APIC's address and the flags.
+    let entries = unsafe {
+        let first = madt.virtual_start().as_ptr().cast::<u8>().add(header + 8);
+        core::slice::from_raw_parts(first, madt.region_length().saturating_sub(header + 8))
+    };
+    if !entries_fit(entries) {
+        log::error!("the firmware's table of interrupt controllers is damaged: assuming one CPU and a PC's devices");
+        machine.io_apics.push((PhysAddr(0xfec0_0000), 0));
+        return;
+    }
     for entry in madt.get().entries() {
         match entry {
             // Enabled, or enabled later by hot-plug: only those that are there now.
@@ -269,6 +287,20 @@ fn read_madt(madt: &PhysicalMapping<Mapper, Madt>, machine: &mut Machine) {
             _ => {}
         }
     }
+}
+
+/// Whether the entries' lengths (their second bytes) lead to the table's end: the `acpi` crate follows them without a look.
+fn entries_fit(mut rest: &[u8]) -> bool {
+    /// Length of the entry kinds that are read, by their numbers (ACPI 6.4, section 5.2.12); 2 is the least of any.
+    const LEAST: [usize; 10] = [8, 12, 10, 2, 2, 12, 2, 2, 2, 16];
+    while let [kind, len, ..] = *rest {
+        let least = LEAST.get(usize::from(kind)).copied().unwrap_or(2);
+        match rest.get(usize::from(len)..) {
+            Some(behind) if usize::from(len) >= least => rest = behind,
+            _ => return false,
+        }
+    }
+    rest.is_empty()
 }
 
 fn read_fadt(fadt: &Fadt, machine: &mut Machine) {
@@ -319,6 +351,22 @@ fn read_fadt(fadt: &Fadt, machine: &mut Machine) {
                 machine.power.reset_memory = Some((PhysAddr(reset.address), fadt.reset_value));
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_lengths_are_seen() {
+        let cpu = [0, 8, 0, 0, 1, 0, 0, 0];
+        let io = [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0];
+        let good = [&cpu[..], &io].concat();
+        assert!(entries_fit(&good) && entries_fit(&[]) && entries_fit(&[0x90, 3, 0]));
+        for bad in [&good[..19], &good[..9], &[7, 0], &[0, 7, 0, 0, 0, 0, 0], &[1, 2], &[3, 9, 0]] {
+            assert!(!entries_fit(bad), "{bad:?}");
         }
     }
 }

@@ -375,6 +375,10 @@ extern "C" fn coracle_abort(frame: &mut Frame) {
     }
     if frame.vector == 14 {
         log::error!("kernel stack overflow: nothing is mapped at {:#x}", fault_address());
+    } else if frame.vector >= 32 {
+        // Its frame lies where the first one's was, so there is no way back. Seen only where the machine under the hypervisor is
+        // emulated: docs/hypervisors.md, "Labs on an emulated machine".
+        log::error!("interrupt {} was delivered with interrupts disabled, over another one's frame", frame.vector);
     }
     fatal(frame)
 }

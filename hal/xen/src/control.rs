@@ -39,7 +39,8 @@ fn requested() {
                 kernel.shutdown_requested();
             }
         }
-        // Not acknowledged: the tool stack then gives up with an error, and the domain goes on.
+        // Neither is acknowledged: the tool stack gives up with an error, after its minute, and the domain goes on.
+        "suspend" => log::error!("Xen asks to suspend the domain, to save or migrate it: Coracle cannot, and goes on"),
         other => log::error!("Xen asks for {other:?}, which Coracle does not do: it goes on"),
     }
 }

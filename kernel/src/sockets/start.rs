@@ -40,7 +40,16 @@ fn config6(ip: &Ip6) -> Config6 {
 /// others by DHCP and SLAAC. Returns at once: addresses from the network come later.
 pub fn init(ip: &Ip4, ip6: &Ip6) {
     let stack = stack();
-    for (number, interface) in devices::net::attach(stack).iter().enumerate() {
+    let interfaces = devices::net::attach(stack);
+    if interfaces.is_empty() {
+        match ip {
+            Ip4::Static { address, prefix, .. } => {
+                log::warn!("ip={address}/{prefix}: there is no network interface, only the loopback");
+            }
+            _ => log::info!("no network interface, only the loopback"),
+        }
+    }
+    for (number, interface) in interfaces.iter().enumerate() {
         if number == 0 {
             stack.configure(interface, &config4(ip), &config6(ip6));
         } else {

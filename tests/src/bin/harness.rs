@@ -1,10 +1,10 @@
-//! Runs test suites: `harness boot disk volumes conformance e2e robust matrix soak`. The exit code is 0 when everything passed.
+//! Runs test suites: `harness boot disk volumes unlucky conformance e2e robust matrix soak`. The exit code is 0 when everything passed.
 
 use std::process::ExitCode;
 
 use tests::options::Options;
 use tests::report::Suite;
-use tests::{boot, conformance, disk, e2e, matrix, robust, soak, volumes};
+use tests::{boot, conformance, disk, e2e, matrix, robust, soak, unlucky, volumes};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
             "e2e" => e2e::suite(&options),
             "robust" => robust::suite(&options),
             "matrix" => matrix::suite(&options),
+            "unlucky" => unlucky::suite(&options),
             "volumes" => volumes::suite(&options),
             _ => soak::suite(&options),
         };

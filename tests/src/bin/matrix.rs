@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use tests::matrix::apps::APPS;
 use tests::matrix::cells::CELLS;
 use tests::matrix::{self, Choice, compare};
 use tests::options::Options;
 
-const USAGE: &str = "usage: matrix [--full] [--cell NAME]... [--compare [--rounds N]] [--write] [--list] [--verbose]
+const USAGE: &str = "usage: matrix [--full] [--apps] [--cell NAME]... [--compare [--rounds N]] [--write] [--list] [--verbose]
   --full         every cell [default: those that ./x test runs]
+  --apps         programs with images of their own (Redis, nginx, Python) on Xen PV; with --full, those too
   --cell NAME    only this one, or those whose names begin so (may be given more than once)
   --compare      beside a Linux guest of the same kind, in the labs; --cell chooses among those cells, --rounds N [default: 3] says
                  how often, --write puts the table into docs/performance.md
@@ -17,7 +19,7 @@ const USAGE: &str = "usage: matrix [--full] [--cell NAME]... [--compare [--round
   $CORACLE and $CORACLE_KERNEL name the command and the kernel; `./x matrix` sets them";
 
 fn list() {
-    for cell in CELLS {
+    for cell in CELLS.iter().chain(APPS.iter().map(|app| &app.cell)) {
         let where_it_runs = cell.lab().map_or("this machine".to_owned(), |lab| format!("lab {lab:?}"));
         println!(
             "{:22} {:12} {} CPU  {where_it_runs}{}",
@@ -36,6 +38,7 @@ fn run() -> Result<bool, String> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--full" => choice.full = true,
+            "--apps" => choice.apps = true,
             "--cell" => choice.named.push(args.next().ok_or_else(|| format!("--cell needs a name\n{USAGE}"))?),
             "--compare" => compared = true,
             "--write" => write = true,

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use tests::apps::App;
 use tests::exchange::{self, Facts, Target};
 use tests::run::tail;
 
-const USAGE: &str = "usage: visit NAME --http ADDRESS --redis ADDRESS --console FILE --second FILE --seconds N [--alive COMMAND] [--after COMMAND] -- COMMAND...
+const USAGE: &str = "usage: visit NAME --http ADDRESS --redis ADDRESS --console FILE --second FILE --seconds N [--app NAME] [--alive COMMAND] [--after COMMAND] -- COMMAND...
   --console FILE   where the machine's console is written to
   --second FILE    what is behind the machine's second disk
+  --app NAME       the machine has this program alone: redis, nginx, python [default: the one image]
   --after COMMAND  makes that file, when the machine has ended
   --alive COMMAND  succeeds while the machine is there [default: while COMMAND... runs]";
 
@@ -22,6 +24,7 @@ struct Wanted {
     console: PathBuf,
     second: PathBuf,
     limit: Duration,
+    app: Option<App>,
     alive: Option<String>,
     after: Option<String>,
     command: Vec<String>,
@@ -31,7 +34,7 @@ fn wanted() -> Option<Wanted> {
     let mut args = std::env::args().skip(1);
     let name = args.next()?;
     let (mut http, mut redis, mut console, mut second, mut limit) = (None, None, None, None, None);
-    let (mut alive, mut after) = (None, None);
+    let (mut app, mut alive, mut after) = (None, None, None);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--http" => http = args.next()?.parse().ok(),
@@ -39,6 +42,10 @@ fn wanted() -> Option<Wanted> {
             "--console" => console = args.next().map(PathBuf::from),
             "--second" => second = args.next().map(PathBuf::from),
             "--seconds" => limit = args.next()?.parse().ok().map(Duration::from_secs),
+            "--app" => {
+                let name = args.next()?;
+                app = Some(App::ALL.into_iter().find(|app| app.name() == name)?);
+            }
             "--alive" => alive = args.next(),
             "--after" => after = args.next(),
             "--" => break,
@@ -53,6 +60,7 @@ fn wanted() -> Option<Wanted> {
         console: console?,
         second: second?,
         limit: limit?,
+        app,
         alive,
         after,
         command,
@@ -101,11 +109,15 @@ fn visit(w: &Wanted) -> Result<Facts, String> {
     let child = Command::new(program).args(args).stdin(Stdio::null()).spawn().map_err(|e| format!("{program}: {e}"))?;
     let mut machine = Machine { child, alive: w.alive.as_deref(), looked: created };
     let target = Target { http: w.http, redis: w.redis, created, deadline: created + w.limit };
-    let first = exchange::first_answer(&target, || machine.seldom())?;
+    let ask = w.app.map_or(exchange::hello as fn(&Target) -> Result<(), String>, App::ask);
+    let first = exchange::first_answer(&target, ask, || machine.seldom())?;
     println!("@cell {} answers", w.name);
-    let mut facts = exchange::exchange(&target, &mut |part| println!("@cell {} part {part}", w.name))?;
+    let done = &mut |part: &str| println!("@cell {} part {part}", w.name);
+    let mut facts = match w.app {
+        Some(app) => app.drive(&target, done)?,
+        None => exchange::exchange(&target, done).and_then(|facts| exchange::end(&target).map(|()| facts))?,
+    };
     facts.0.push(("first".into(), format!("{first:.2}")));
-    exchange::end(&target)?;
     while machine.alive() {
         if Instant::now() > target.deadline + Duration::from_secs(20) {
             return Err("it was told to end and is still there".into());
@@ -114,8 +126,13 @@ fn visit(w: &Wanted) -> Result<Facts, String> {
     }
     // what is behind the console may write it a moment later
     let text = || String::from_utf8_lossy(&std::fs::read(&w.console).unwrap_or_default()).into_owned();
+    let code = w.app.map_or(exchange::CODE, App::code);
     for _ in 0..20 {
-        if exchange::ended_well(&text()) {
+        if exchange::ended_with(&text(), code) {
+            if let Some(app) = w.app {
+                app.check_console(&text())?;
+                return Ok(facts);
+            }
             if let Some(command) = &w.after
                 && !shell(command)
             {
@@ -126,7 +143,7 @@ fn visit(w: &Wanted) -> Result<Facts, String> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    Err(format!("the console does not show the exit code {}", exchange::CODE))
+    Err(format!("the console does not show the exit code {code}"))
 }
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{interrupted_code, program};
-use crate::client::{Wire, http_get};
+use crate::client::{Peer, Wire, http_get};
 use crate::compile::{folder, output};
 use crate::options::{Options, Place};
 use crate::report::{Bad, Outcome};
@@ -17,7 +17,7 @@ use crate::run::{Scratch, must, which};
 use crate::vm::{Spec, Vm, port_at, volume, with_vm};
 
 /// Several megabytes that do not repeat (a linear congruential generator).
-fn large_file() -> Vec<u8> {
+pub fn large_file() -> Vec<u8> {
     let mut x = 12345u32;
     let mut word = || {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -27,7 +27,7 @@ fn large_file() -> Vec<u8> {
 }
 
 /// A folder with files to serve.
-fn website() -> Result<Scratch, String> {
+pub fn website() -> Result<Scratch, String> {
     let folder = Scratch::new("www")?;
     folder.write("large.bin", large_file())?;
     folder.write("hello.txt", "hello from the guest\n")?;
@@ -48,10 +48,11 @@ fn first_answer(vm: &mut Vm, path: &str) -> Result<Vec<u8>, String> {
 
 /// Connections that have each answered once. They are opened one after the other: QEMU's user network listens with a
 /// backlog of one, and what it does not accept at once waits for a repeated SYN, seconds later.
-fn open(port: u16, connections: usize, path: &str) -> Result<Vec<(Wire, Vec<u8>)>, String> {
+pub fn open(peer: impl Into<Peer>, connections: usize, path: &str) -> Result<Vec<(Wire, Vec<u8>)>, String> {
+    let peer = peer.into();
     (0..connections)
         .map(|_| {
-            let mut wire = Wire::dial(port)?;
+            let mut wire = Wire::dial(peer)?;
             let (_, first) = wire.get(path)?;
             Ok((wire, first))
         })
@@ -59,7 +60,7 @@ fn open(port: u16, connections: usize, path: &str) -> Result<Vec<(Wire, Vec<u8>)
 }
 
 /// Many requests on kept connections, every answer checked.
-fn load(port: u16, connections: usize, requests: usize, path: &str, body: &[u8]) -> Result<(), String> {
+pub fn load(peer: impl Into<Peer>, connections: usize, requests: usize, path: &str, body: &[u8]) -> Result<(), String> {
     let one = |mut wire: Wire| -> Result<(), String> {
         for _ in 0..requests {
             match wire.get(path)? {
@@ -69,14 +70,15 @@ fn load(port: u16, connections: usize, requests: usize, path: &str, body: &[u8])
         }
         Ok(())
     };
-    let wires = open(port, connections, path)?;
+    let wires = open(peer, connections, path)?;
     thread::scope(|s| {
         let clients: Vec<_> = wires.into_iter().map(|(wire, _)| s.spawn(|| one(wire))).collect();
         clients.into_iter().try_for_each(|c| c.join().unwrap_or(Err("a client died".into())))
     })
 }
 
-fn same(what: &str, got: &[u8], expected: &[u8]) -> Result<(), String> {
+/// Two byte strings must be equal.
+pub fn same(what: &str, got: &[u8], expected: &[u8]) -> Result<(), String> {
     if got == expected {
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 pub mod http;
 pub mod redis;
-mod scripts;
+pub mod scripts;
 
 use std::path::PathBuf;
 

@@ -46,6 +46,16 @@ pub fn connect(vm: &mut Vm) -> Result<Redis, String> {
     })
 }
 
+/// Sets and gets, a value of 1 MB, a list of 1,000.
+pub fn fill(redis: &mut Redis) -> Result<(), String> {
+    redis.expect(&["SET", "key", "value"], "OK")?;
+    redis.expect(&["GET", "key"], "value")?;
+    let large = "0123456789abcdef".repeat(65536);
+    redis.expect(&["SET", "large", &large], "OK")?;
+    redis.expect(&["GET", "large"], &large)?;
+    (0..1000).try_for_each(|i| redis.expect(&["RPUSH", "list", &i.to_string()], &(i + 1).to_string()))
+}
+
 /// A snapshot by fork: it must come to its end and be told as good.
 pub fn save(redis: &mut Redis) -> Result<(), String> {
     let answer = redis.call(&["BGSAVE"])?.text();
@@ -66,14 +76,7 @@ pub fn save(redis: &mut Redis) -> Result<(), String> {
 pub fn whole(options: &Options, place: &Place) -> Outcome {
     with_vm(options, place, &spec(place)?, |vm| {
         let mut redis = connect(vm)?;
-        redis.expect(&["SET", "key", "value"], "OK")?;
-        redis.expect(&["GET", "key"], "value")?;
-        let large = "0123456789abcdef".repeat(65536); // 1 MB
-        redis.expect(&["SET", "large", &large], "OK")?;
-        redis.expect(&["GET", "large"], &large)?;
-        for i in 0..1000 {
-            redis.expect(&["RPUSH", "list", &i.to_string()], &(i + 1).to_string())?;
-        }
+        fill(&mut redis)?;
         save(&mut redis)?;
         let port = vm.port.to_string();
         let cli = must(

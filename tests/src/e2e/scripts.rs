@@ -44,6 +44,21 @@ pub fn lua(options: &Options, place: &Place) -> Outcome {
     must_print(options, place, &spec, &lines, 7)
 }
 
+/// What `mixed.py` prints.
+pub const MIXED: &[&str] = &[
+    "threads 40000",
+    "subprocess b'child 42\\n' 3",
+    "pipe b'GNINROM DOOG\\n'",
+    "asyncio 20",
+    "sockets 50",
+    "signal 10",
+    "files 100",
+    "mixed ok",
+];
+
+/// The exit code of `mixed.py`.
+pub const MIXED_CODE: u8 = 5;
+
 /// Python: threads, subprocess, asyncio, a process pool, files, signals.
 pub fn python_mixed(options: &Options, place: &Place) -> Outcome {
     let script = guest("mixed.py");
@@ -51,17 +66,7 @@ pub fn python_mixed(options: &Options, place: &Place) -> Outcome {
     let mut spec =
         Spec::new(&format!("python-mixed-{place}"), python, &[&script]).options(&["--with", &script]).limit(240);
     spec.options.extend(library);
-    let lines = [
-        "threads 40000",
-        "subprocess b'child 42\\n' 3",
-        "pipe b'GNINROM DOOG\\n'",
-        "asyncio 20",
-        "sockets 50",
-        "signal 10",
-        "files 100",
-        "mixed ok",
-    ];
-    must_print(options, place, &spec, &lines, 5)
+    must_print(options, place, &spec, MIXED, MIXED_CODE.into())
 }
 
 /// A shell with pipes, background jobs, substitution, traps.

@@ -180,6 +180,11 @@ const fn xen(name: &'static str, kind: &'static str, boot: Boot, cpus: u32, hype
     Cell { name, place: Place::Xen(kind), boot, cpus, fast: false, hypervisor, drivers: XEN }
 }
 
+/// A PV domain of Xen whose kernel is the image's.
+pub const fn pv(name: &'static str, cpus: u32) -> Cell {
+    xen(name, "pv", Boot::Direct, cpus, "xen-pv")
+}
+
 const fn virtualbox(
     name: &'static str,
     nic: &'static str,
@@ -223,8 +228,8 @@ pub const CELLS: &[Cell] = &[
         1,
         ("vmware", "vmware"),
     ),
-    xen("xen-pv", "pv", Boot::Direct, 1, "xen-pv"),
-    xen("xen-pv-2", "pv", Boot::Direct, 2, "xen-pv"),
+    pv("xen-pv", 1),
+    pv("xen-pv-2", 2),
     xen("xen-pv-pygrub", "pv", Boot::Pygrub, 1, "xen-pv"),
     xen("xen-pv-pvgrub", "pv", Boot::Pvgrub, 1, "xen-pv"),
     xen("xen-pvh", "pvh", Boot::Direct, 1, "xen"),
@@ -238,11 +243,13 @@ pub const CELLS: &[Cell] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::apps::APPS;
 
     #[test]
     fn names_differ() {
-        for (n, cell) in CELLS.iter().enumerate() {
-            assert!(CELLS[n + 1..].iter().all(|other| other.name != cell.name), "{}", cell.name);
+        let cells: Vec<&Cell> = CELLS.iter().chain(APPS.iter().map(|a| &a.cell)).collect();
+        for (n, cell) in cells.iter().enumerate() {
+            assert!(cells[n + 1..].iter().all(|other| other.name != cell.name), "{}", cell.name);
             assert!(cell.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'), "{}", cell.name);
         }
     }

@@ -1,4 +1,4 @@
-//! The one image: Redis, the web server and a large file; and the kernel that is in it, for hypervisors that load it themselves.
+//! The one image: Redis, the web server and a large file; and the kernel that is in an image, for hypervisors that load it themselves.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -33,29 +33,40 @@ pub fn build(options: &Options) -> Result<Image, String> {
     let server = web_server(&at)?;
     let data = at.join("data");
     large_file(&data)?;
-    let need = |name: &str| which(name).ok_or_else(|| format!("{name} is not installed"));
-    let (file, fresh) = (at.join("matrix.img"), at.join(format!("matrix.{}.img", std::process::id())));
     let script = folder().join("guests/matrix.sh");
-    let mut c = Command::new(&options.coracle);
-    c.args(["build", "--format", "raw", "-o"]).arg(&fresh).args(["--timestamp", "0"]);
-    let kernel = options.kernel.clone().ok_or("which kernel? CORACLE_KERNEL names it")?;
-    let pairs = [
+    let with = [
         (server, "/matrix/http"),
         (data, "/matrix/data"),
         (script, "/matrix/init.sh"),
         (need("redis-server")?, "/usr/bin/redis-server"),
     ];
-    for (from, to) in &pairs {
-        c.arg("--with").arg(format!("{}:{to}", from.display()));
+    let with: Vec<String> = with.iter().map(|(from, to)| format!("{}:{to}", from.display())).collect();
+    make(options, "matrix", &with, &[&need("busybox")?.to_string_lossy(), "sh", "/matrix/init.sh"])
+}
+
+/// A program that goes into an image.
+pub fn need(name: &str) -> Result<PathBuf, String> {
+    which(name).ok_or_else(|| format!("{name} is not installed"))
+}
+
+/// Builds an image of this command line and these additions, and takes out what is needed.
+pub fn make(options: &Options, name: &str, with: &[String], program: &[&str]) -> Result<Image, String> {
+    let at = output()?.join("matrix");
+    std::fs::create_dir_all(&at).map_err(|e| format!("cannot make {}: {e}", at.display()))?;
+    let (file, fresh) = (at.join(format!("{name}.img")), at.join(format!("{name}.{}.img", std::process::id())));
+    let mut c = Command::new(&options.coracle);
+    c.args(["build", "--format", "raw", "-o"]).arg(&fresh).args(["--timestamp", "0"]);
+    for what in with {
+        c.arg("--with").arg(what);
     }
-    c.arg("--").arg(need("busybox")?).args(["sh", "/matrix/init.sh"]);
-    c.env("CORACLE_KERNEL", &kernel);
+    c.arg("--").args(program);
+    c.env("CORACLE_KERNEL", options.kernel.as_ref().ok_or("which kernel? CORACLE_KERNEL names it")?);
     must(&mut c, Duration::from_secs(300))?;
     let sha256 = sha256(&fresh)?;
     // machines of another run may have it open
     std::fs::rename(&fresh, &file).map_err(|e| format!("cannot rename {}: {e}", fresh.display()))?;
     let (bytes, line) = inside(&file).map_err(|why| format!("{}: {why}", file.display()))?;
-    let kernel = at.join("kernel");
+    let kernel = at.join(format!("{name}.kernel"));
     std::fs::write(&kernel, bytes).map_err(|e| format!("cannot write {}: {e}", kernel.display()))?;
     Ok(Image { file, sha256, kernel, line, coracle: options.coracle.clone() })
 }

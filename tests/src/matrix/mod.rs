@@ -1,5 +1,6 @@
 //! The matrix: one image file on every hypervisor, with a real client over that hypervisor's own network interface.
 
+pub mod apps;
 pub mod cells;
 pub mod compare;
 mod image;
@@ -10,6 +11,7 @@ mod table;
 
 use std::time::{Duration, Instant};
 
+use apps::{APPS, AppCell};
 use cells::{CELLS, Cell, Place};
 
 use crate::compile::folder;
@@ -32,6 +34,10 @@ impl Verdict {
     fn failed(why: String) -> Verdict {
         Verdict { outcome: Err(why), seconds: 0.0, note: String::new() }
     }
+
+    fn begun(&self) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs_f64(self.seconds)).unwrap_or_else(Instant::now)
+    }
 }
 
 /// Which cells to run.
@@ -39,6 +45,8 @@ impl Verdict {
 pub struct Choice {
     /// Those of the labs, too.
     pub full: bool,
+    /// Those of programs with an image of their own, instead or too.
+    pub apps: bool,
     /// Only these, by name or its beginning.
     pub named: Vec<String>,
     /// Put the table into docs/matrix.md.
@@ -49,23 +57,41 @@ impl Choice {
     /// The cells, in the order of the list.
     pub fn cells(&self) -> Result<Vec<&'static Cell>, String> {
         for name in &self.named {
-            if !CELLS.iter().any(|cell| cell.name.starts_with(name.as_str())) {
+            if !every().any(|cell| cell.name.starts_with(name.as_str())) {
                 return Err(format!("there is no cell {name}; --list shows them"));
             }
         }
-        let wanted = |cell: &&Cell| {
-            if self.named.is_empty() {
-                self.full || cell.fast
-            } else {
-                self.named.iter().any(|name| cell.name == name)
-                    || self
-                        .named
-                        .iter()
-                        .any(|name| !CELLS.iter().any(|c| c.name == name) && cell.name.starts_with(name.as_str()))
-            }
+        let wanted = |cell: &&Cell| match self.named.is_empty() {
+            true => self.full || cell.fast && !self.apps,
+            false => self.names(cell),
         };
         Ok(CELLS.iter().filter(wanted).collect())
     }
+
+    /// The programs with images of their own. A name's beginning means those only if no cell of the one image begins so.
+    pub fn apps(&self) -> Vec<&'static AppCell> {
+        let named = Choice {
+            named: self
+                .named
+                .iter()
+                .filter(|n| !CELLS.iter().any(|c| c.name.starts_with(n.as_str())))
+                .cloned()
+                .collect(),
+            ..self.clone()
+        };
+        let wanted = |app: &&AppCell| (self.apps && self.named.is_empty()) || named.names(&app.cell);
+        APPS.iter().filter(wanted).collect()
+    }
+
+    /// Whether a name is that of the cell, or the beginning of it and of no other's whole name.
+    fn names(&self, cell: &Cell) -> bool {
+        let whole = |name: &str| every().any(|c| c.name == name);
+        self.named.iter().any(|name| cell.name == name || !whole(name) && cell.name.starts_with(name.as_str()))
+    }
+}
+
+fn every() -> impl Iterator<Item = &'static Cell> {
+    CELLS.iter().chain(APPS.iter().map(|app| &app.cell))
 }
 
 /// The suite of `./x test`: the fast cells.
@@ -73,9 +99,20 @@ pub fn suite(options: &Options) -> Result<bool, String> {
     run(options, &Choice::default())
 }
 
-/// Runs cells and prints their table; true when none failed.
+/// Runs cells and prints their tables; true when none failed.
 pub fn run(options: &Options, choice: &Choice) -> Result<bool, String> {
-    let cells = choice.cells()?;
+    let (cells, apps) = (choice.cells()?, choice.apps());
+    let mut good = true;
+    if !cells.is_empty() {
+        good &= one_image(options, &cells)?;
+    }
+    if !apps.is_empty() {
+        good &= apps::run(options, &apps)?;
+    }
+    Ok(good)
+}
+
+fn one_image(options: &Options, cells: &[&'static Cell]) -> Result<bool, String> {
     let image = image::build(options)?;
     println!("matrix: the image is {} with SHA-256 {}", image.file.display(), image.sha256);
     let mut suite = Suite::new("matrix");
@@ -83,13 +120,9 @@ pub fn run(options: &Options, choice: &Choice) -> Result<bool, String> {
     let mut done = |cell: &Cell, verdict: Verdict| {
         let judged = judge(cell, &verdict);
         table.row(cell, &verdict, &judged);
-        suite.add(
-            cell.name,
-            Instant::now().checked_sub(Duration::from_secs_f64(verdict.seconds)).unwrap_or_else(Instant::now),
-            judged,
-        );
+        suite.add(cell.name, verdict.begun(), judged);
     };
-    for cell in &cells {
+    for cell in cells {
         if let Place::Emulated(q) = &cell.place {
             let started = Instant::now();
             let outcome = qemu::run(cell, q, &image, LIMIT, options.verbose);

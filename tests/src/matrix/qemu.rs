@@ -135,7 +135,7 @@ pub fn run(cell: &Cell, q: &Qemu, image: &Image, limit: Duration, verbose: bool)
     let address = |port| ([127, 0, 0, 1], port).into();
     let target = Target { http: address(http), redis: address(redis), created, deadline: created + limit };
     let outcome = (|| {
-        let first = exchange::first_answer(&target, || match group.0.try_wait() {
+        let first = exchange::first_answer(&target, exchange::hello, || match group.0.try_wait() {
             Ok(None) => Ok(()),
             _ => Err("the machine has ended".to_owned()),
         })?;
@@ -150,7 +150,7 @@ pub fn run(cell: &Cell, q: &Qemu, image: &Image, limit: Duration, verbose: bool)
         for reader in readers {
             let _ = reader.join();
         }
-        if !exchange::ended_well(&text()) {
+        if !exchange::ended_with(&text(), exchange::CODE) {
             return Err(format!("the console does not show the exit code {}", exchange::CODE));
         }
         exchange::check_second(&second)?;

@@ -30,12 +30,6 @@ impl Table {
         let nothing = Default::default();
         let facts = verdict.outcome.as_ref().unwrap_or(&nothing);
         let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        let result = match judged {
-            Ok(()) if verdict.note.is_empty() => "passed".to_owned(),
-            Ok(()) => format!("passed ({})", verdict.note),
-            Err(Bad::Failed(why)) => format!("FAILED: {}", why.lines().next().unwrap_or_default()),
-            Err(Bad::Skipped(why)) => format!("skipped: {why}"),
-        };
         let seconds = |name: &str| match facts.get(name) {
             "" => "-".to_owned(),
             text => format!("{text} s"),
@@ -55,13 +49,23 @@ impl Table {
             seconds("first"),
             or_dash(facts.get("http_rps")),
             rates,
-            result,
+            result(verdict, judged),
         ]);
     }
 
     /// As Markdown whose columns line up.
     pub fn text(&self) -> String {
         markdown(&HEAD, &self.rows)
+    }
+}
+
+/// How it went, in one cell of a table.
+pub fn result(verdict: &Verdict, judged: &Outcome) -> String {
+    match judged {
+        Ok(()) if verdict.note.is_empty() => "passed".to_owned(),
+        Ok(()) => format!("passed ({})", verdict.note),
+        Err(Bad::Failed(why)) => format!("FAILED: {}", why.lines().next().unwrap_or_default()),
+        Err(Bad::Skipped(why)) => format!("skipped: {why}"),
     }
 }
 

@@ -355,6 +355,33 @@ fn a_backend_that_returns_is_used_again() {
 }
 
 #[test]
+fn a_backend_that_is_bound_again_finds_the_rings() {
+    let peer = Peer::new(FULL);
+    let net = peer.start(1);
+    let round = |seed| {
+        let bytes = packet(300, seed);
+        net.send(0, &mut [buffer(&bytes, &[])].into());
+        assert_eq!(peer.sent(), Some((bytes.clone(), 0, None)));
+        peer.deliver(&bytes, 500, None);
+        assert_eq!(receive(&*net).iter().map(bytes_of).collect::<Vec<_>>(), [bytes]);
+    };
+    round(1);
+    for state in ["2", "4"] {
+        peer.fake.set(&format!("{OTHER}/state"), state);
+        peer.fake.pump();
+        assert_eq!(peer.fake.number(&format!("{OWN}/state")), 4);
+        round(2);
+    }
+    assert_eq!((peer.fake.grants().1, peer.fake.channels().0), (0, 1), "nothing was ended");
+    // The tool stack begins anew: so do we.
+    peer.fake.set(&format!("{OWN}/state"), "1");
+    peer.fake.set(&format!("{OTHER}/state"), "2");
+    peer.fake.pump();
+    peer.connect();
+    round(3);
+}
+
+#[test]
 fn a_backend_cannot_take_all_memory_by_coming_and_going() {
     let peer = Peer::new(FULL);
     let _net = peer.start(1);
