@@ -104,7 +104,7 @@ pub fn run(options: &Options, choice: &Choice) -> Result<bool, String> {
     let (cells, apps) = (choice.cells()?, choice.apps());
     let mut good = true;
     if !cells.is_empty() {
-        good &= one_image(options, &cells)?;
+        good &= one_image(options, &cells, choice.write)?;
     }
     if !apps.is_empty() {
         good &= apps::run(options, &apps)?;
@@ -112,7 +112,7 @@ pub fn run(options: &Options, choice: &Choice) -> Result<bool, String> {
     Ok(good)
 }
 
-fn one_image(options: &Options, cells: &[&'static Cell]) -> Result<bool, String> {
+fn one_image(options: &Options, cells: &[&'static Cell], write: bool) -> Result<bool, String> {
     let image = image::build(options)?;
     println!("matrix: the image is {} with SHA-256 {}", image.file.display(), image.sha256);
     let mut suite = Suite::new("matrix");
@@ -142,7 +142,7 @@ fn one_image(options: &Options, cells: &[&'static Cell]) -> Result<bool, String>
         }
     }
     println!("\n{}", table.text());
-    if choice.write {
+    if write {
         let text = format!("Run on {}, the image's SHA-256 was `{}`.\n\n{}", today(), image.sha256, table.text());
         put_between(&folder().join("../docs/matrix.md"), "cells", text.trim_end())?;
     }
