@@ -60,13 +60,7 @@ pub fn open(peer: impl Into<Peer>, connections: usize, path: &str) -> Result<Vec
 }
 
 /// Many requests on kept connections, every answer checked.
-pub fn load(
-    peer: impl Into<Peer>,
-    connections: usize,
-    requests: usize,
-    path: &str,
-    body: &[u8],
-) -> Result<(), String> {
+pub fn load(peer: impl Into<Peer>, connections: usize, requests: usize, path: &str, body: &[u8]) -> Result<(), String> {
     let one = |mut wire: Wire| -> Result<(), String> {
         for _ in 0..requests {
             match wire.get(path)? {

@@ -97,7 +97,8 @@ fn build(options: &Options, app: App) -> Result<Image, String> {
         let redis = need("redis-server")?.display().to_string();
         // a snapshot comes when it is asked for
         let schedule = ["--save", "86400", "100000000", "--dir", "/tmp"];
-        let program = [&[&redis, "--bind", "0.0.0.0", "--port", "6379", "--protected-mode", "no"][..], &schedule].concat();
+        let program =
+            [&[&redis, "--bind", "0.0.0.0", "--port", "6379", "--protected-mode", "no"][..], &schedule].concat();
         return image::make(options, &name, &[], &program);
     }
     let site = website()?;

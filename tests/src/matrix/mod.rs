@@ -68,7 +68,12 @@ impl Choice {
     /// The programs with images of their own. A name's beginning means those only if no cell of the one image begins so.
     pub fn apps(&self) -> Vec<&'static AppCell> {
         let named = Choice {
-            named: self.named.iter().filter(|n| !CELLS.iter().any(|c| c.name.starts_with(n.as_str()))).cloned().collect(),
+            named: self
+                .named
+                .iter()
+                .filter(|n| !CELLS.iter().any(|c| c.name.starts_with(n.as_str())))
+                .cloned()
+                .collect(),
             ..self.clone()
         };
         let wanted = |app: &&AppCell| (self.apps && self.named.is_empty()) || named.names(&app.cell);
