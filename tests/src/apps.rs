@@ -101,7 +101,7 @@ fn drive_redis(target: &Target, done: &mut dyn FnMut(&str)) -> Result<Facts, Str
     let seconds = in_parallel(|number| commands(target, number))?;
     facts.number("redis_rps", (CONNECTIONS * ROUNDS * COMMANDS) as f64 / seconds);
     done("the commands of redis-benchmark");
-    // once more, with the pages of both processes changing
+    // once more, after every kind of value has come and gone
     redis::save(&mut client)?;
     client.expect(&["GET", "key"], "value")?;
     client.expect(&["STRLEN", "many:20000"], "100")?;

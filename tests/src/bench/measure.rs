@@ -323,8 +323,18 @@ impl Bench {
         Ok(Workload { name: "hello".into(), command: vec![program.display().to_string()], files: vec![], port: None })
     }
 
-    /// Under `-icount shift=0` a tick is an instruction: the chart's last total is kernel entry to first instruction.
+    /// Kernel entry to first instruction: the least of a few runs, as the clock that counts instructions also goes on while
+    /// the guest waits for the host's disk.
     fn chart(&mut self, work: &Workload, memory: u32) -> Result<(), String> {
+        let runs: Vec<f64> = (0..5).map(|_| self.chart_once(work, memory)).collect::<Result<_, _>>()?;
+        let least = runs.into_iter().fold(f64::INFINITY, f64::min);
+        let row = format!("kernel entry to the program's first instruction, million instructions, -m {memory}M");
+        self.table.add(&row, Better::Less, System::Coracle, least / 1e6);
+        Ok(())
+    }
+
+    /// Under `-icount shift=0` a tick is an instruction: the chart's last total.
+    fn chart_once(&mut self, work: &Workload, memory: u32) -> Result<f64, String> {
         let icount = ["-icount", "shift=0,sleep=off"].map(String::from);
         let mut guest = self.start(System::Coracle, work, |b| {
             (b.memory, b.append, b.qemu) = (memory, "chart".into(), icount.into());
@@ -337,9 +347,7 @@ impl Bench {
             .filter_map(|l| l.rsplit_once(" in all)"))
             .filter_map(|(l, _)| l.rsplit([' ', ',']).find(|w| !w.is_empty())?.parse::<f64>().ok())
             .next_back();
-        let row = format!("kernel entry to the program's first instruction, million instructions, -m {memory}M");
-        self.table.add(&row, Better::Less, System::Coracle, total.ok_or("no chart on the console")? / 1e6);
-        Ok(())
+        total.ok_or_else(|| "no chart on the console".into())
     }
 
     /// Bytes of the kernel's file.

@@ -215,7 +215,7 @@ pub const CELLS: &[Cell] = &[
     slow(emulated("q35-e1000e-nvme-uefi", qemu("q35", Nic::E1000e, Disk::Nvme), Boot::Uefi, 1, ("e1000", "nvme"))),
     emulated("pc-virtio-scsi", qemu("pc", Nic::Virtio, Disk::VirtioScsi), Boot::Bios, 1, VIRTIO),
     slow(emulated("pc-e1000-ahci", qemu("pc", Nic::E1000, Disk::Ahci), Boot::Bios, 1, ("e1000", "ahci"))),
-    slow(emulated("pc-e1000-ide", qemu("pc", Nic::E1000, Disk::Ide), Boot::Bios, 1, ("e1000", "ata"))),
+    slow(emulated("pc-e1000-ide", qemu("pc", Nic::E1000, Disk::Ide), Boot::Bios, 1, ("e1000", "ide"))),
     kvm("kvm-bios", qemu("pc", Nic::Virtio, Disk::Virtio), Signature::Kvm, Boot::Bios, 1, VIRTIO),
     kvm("kvm-bios-2", qemu("q35", Nic::Virtio, Disk::Virtio), Signature::Kvm, Boot::Bios, 2, VIRTIO),
     kvm("kvm-direct", qemu("q35", Nic::Virtio, Disk::Virtio), Signature::Kvm, Boot::Direct, 1, VIRTIO),
